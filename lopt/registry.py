@@ -1,0 +1,40 @@
+"""Looking a name up in a registry, with a helpful answer when it is not there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UnknownNameError(KeyError):
+    """A name that no entry of a registry carries; the message lists the known ones and the nearest."""
+
+    def __str__(self) -> str:  # KeyError would show the message in quotes
+        return str(self.args[0])
+
+
+def unknown_name_message(kind: str, name: str, known: list[str]) -> str:
+    """Returns the message that an unknown `name` of a `kind` gets, with the nearest known one."""
+    listed = ", ".join(repr(k) for k in sorted(known)) or "none yet"
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}; known: {listed}.{hint}"
+
+
+def lookup(registry: Mapping[str, T], name: str, *, kind: str) -> T:
+    """Returns `registry[name]`.
+
+    Args:
+      registry: The entries by name.
+      name: What the user asked for.
+      kind: What an entry is called in messages: "task family", "architecture", …
+
+    Raises:
+      UnknownNameError: If there is no such entry; says which there are, and the nearest.
+    """
+    if name in registry:
+        return registry[name]
+    raise UnknownNameError(unknown_name_message(kind, name, list(registry)))

@@ -1,0 +1,33 @@
+"""Strict settings for every test: what JAX would promote silently is an error, and so is any warning."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before JAX is imported: tests run on the CPU, and share no compilation cache with the user's projects.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict_jax() -> Iterator[None]:
+    """Refuses implicit dtype and rank promotion, as a numerical library should."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def golden() -> Path:
+    """The folder of reference arrays, or a skip that says where it was looked for."""
+    folder = Path(os.environ.get("KEIRIN_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference arrays at {folder}; set KEIRIN_GOLDEN to the folder that holds them")
+    return folder
