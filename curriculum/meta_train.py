@@ -1,0 +1,176 @@
+"""The synchronous meta-training loop over a pool of workers: a generator of events, without any I/O.
+
+Each outer step sends one unit per static configuration, waits for all of them, adds the gradients in a fixed
+order and moves theta. All randomness is a function of (phase seed, outer step, unit), so a run that was stopped
+and resumed from a checkpoint is the uninterrupted run, bit for bit, and so is one with more or fewer workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, record_validation
+from curriculum.phase import Phase
+from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
+from lopt.config import FrozenConfig
+from lopt.types import Theta
+from task_generator.task_config import TaskConfig
+
+TRAINING, VALIDATION = 0, 1
+"""Separate streams of randomness; a validation unit's stream does not depend on the outer step."""
+
+
+class OuterStepDone(NamedTuple):
+    """One outer step: the state after it, and what it saw."""
+
+    outer_step: int
+    state: LearnerState
+    meta_loss: float
+    """Mean over the units, at the perturbed thetas, on freshly drawn tasks."""
+    gradient_norm: float
+    num_inner_steps: float
+    metrics: dict[str, float]
+
+
+class Validated(NamedTuple):
+    """The averaged theta, measured on fixed tasks, data and horizons."""
+
+    outer_step: int
+    state: LearnerState
+    meta_loss: float
+    per_task: tuple[float, ...]
+    """One meta-loss per static configuration."""
+    num_inner_steps: float
+
+
+class CheckpointDue(NamedTuple):
+    """The state ought to be stored now."""
+
+    outer_step: int
+    state: LearnerState
+
+
+LearnerEvent = OuterStepDone | Validated | CheckpointDue
+
+
+def meta_train(
+    phase: Phase,
+    tasks: Sequence[TaskConfig],
+    optimizer: FrozenConfig,
+    state: LearnerState,
+    pool: WorkerPool,
+    *,
+    seed: int,
+) -> Iterator[LearnerEvent]:
+    """Yields events from `state` to the end of the phase.
+
+    A fresh state is validated before its first step, so that every curve starts at the initialisation.
+
+    Args:
+      phase: What to do.
+      tasks: The static configurations, one work unit each per outer step.
+      optimizer: Architecture configuration of the learned optimizer.
+      state: Where to start: `init_learner(…)` or a restored checkpoint.
+      pool: Who computes.
+      seed: Of the phase.
+
+    Raises:
+      ValueError: If the number of tasks is not the phase's.
+    """
+    if len(tasks) != phase.num_static_configs:
+        raise ValueError(
+            f"phase {phase.name!r} holds num_static_configs={phase.num_static_configs} tasks, got {len(tasks)}"
+        )
+    outer_step = int(state.outer_step)
+    if outer_step == 0 and np.isinf(float(state.best_validation)):
+        validated = _validate(phase, tasks, optimizer, state, pool, seed=seed)
+        state = validated.state
+        yield validated
+        yield CheckpointDue(0, state)
+    while outer_step < phase.outer_steps:
+        done = _outer_step(phase, tasks, optimizer, state, pool, seed=seed)
+        state, outer_step = done.state, done.outer_step
+        yield done
+        last = outer_step == phase.outer_steps
+        if last or outer_step % phase.validate_every == 0:
+            validated = _validate(phase, tasks, optimizer, state, pool, seed=seed)
+            state = validated.state
+            yield validated
+        if last or outer_step % phase.checkpoint_every == 0:
+            yield CheckpointDue(outer_step, state)
+
+
+def work_units(
+    phase: Phase, tasks: Sequence[TaskConfig], optimizer: FrozenConfig, *, seed: tuple[int, ...], sigma: float
+) -> list[WorkUnit]:
+    """Returns one unit per task; unit i's randomness is `(*seed, i)`."""
+    estimator, architecture = phase.estimator.canonical_json(), optimizer.canonical_json()
+    return [
+        WorkUnit(task.canonical_json(), estimator, architecture, (*seed, index), sigma)
+        for index, task in enumerate(tasks)
+    ]
+
+
+def _run(pool: WorkerPool, units: Sequence[WorkUnit], theta: Theta) -> list[WorkResult]:
+    theta = jax.tree.map(np.asarray, theta)
+    return pool.run_all(run_work_unit, [(unit, theta) for unit in units], affinity=[u.task for u in units])
+
+
+def _outer_step(
+    phase: Phase,
+    tasks: Sequence[TaskConfig],
+    optimizer: FrozenConfig,
+    state: LearnerState,
+    pool: WorkerPool,
+    *,
+    seed: int,
+) -> OuterStepDone:
+    units = work_units(
+        phase,
+        tasks,
+        optimizer,
+        seed=(seed, TRAINING, int(state.outer_step)),
+        sigma=phase.estimator.sigma,
+    )
+    results = _run(pool, units, state.theta)
+    gradient = aggregate([result.gradient for result in results])
+    state = apply_meta_gradient(phase, state, gradient)
+    squares = [float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient)]
+    return OuterStepDone(
+        outer_step=int(state.outer_step),
+        state=state,
+        meta_loss=float(np.mean([result.meta_loss for result in results])),
+        gradient_norm=float(np.sqrt(sum(squares))),
+        num_inner_steps=sum(result.num_inner_steps for result in results),
+        metrics=_mean_metrics(results),
+    )
+
+
+def _validate(
+    phase: Phase,
+    tasks: Sequence[TaskConfig],
+    optimizer: FrozenConfig,
+    state: LearnerState,
+    pool: WorkerPool,
+    *,
+    seed: int,
+) -> Validated:
+    units = work_units(phase, tasks, optimizer, seed=(seed, VALIDATION), sigma=0.0)
+    results = _run(pool, units, state.theta_average)
+    per_task = tuple(result.meta_loss for result in results)
+    meta_loss = float(np.mean(per_task))
+    return Validated(
+        outer_step=int(state.outer_step),
+        state=record_validation(state, meta_loss),
+        meta_loss=meta_loss,
+        per_task=per_task,
+        num_inner_steps=sum(result.num_inner_steps for result in results),
+    )
+
+
+def _mean_metrics(results: Sequence[WorkResult]) -> dict[str, float]:
+    return {name: float(np.mean([r.metrics[name] for r in results])) for name in results[0].metrics}

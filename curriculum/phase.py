@@ -1,0 +1,73 @@
+"""A phase: one stage of the curriculum, as data.
+
+A phase says which tasks, how large (by predicted seconds per inner step), how long (horizons), how the
+meta-gradient is estimated and applied, and where theta starts. It is validated whole at construction. Critical
+numbers have no default. Derive a phase from another with `lopt.config.derive`, which re-validates.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from curriculum.schedules import ScheduleName
+from lopt.config import FrozenConfig
+from lopt.estimators.full_es import FullEsConfig
+from runtime_model.rejection import ProblemSizeThresholds
+from task_generator.known_distributions import DISTRIBUTIONS
+from lopt.registry import lookup
+
+
+class ThetaOptimizerConfig(FrozenConfig):
+    """How meta-gradients change theta: clipped, then Adam under a schedule, then averaged."""
+
+    learning_rate: float = Field(gt=0)
+    schedule: ScheduleName = "cosine"
+    warm_up: int = Field(5, ge=0)
+    """Outer steps of linear warm-up."""
+    final_fraction: float = Field(0.1, ge=0, le=1)
+    b1: float = Field(0.9, ge=0, lt=1)
+    b2: float = Field(0.99, gt=0, lt=1)
+    gradient_clip: float = Field(gt=0)
+    """Largest global norm of a meta-gradient."""
+    averaging: float = Field(0.9, ge=0, lt=1)
+    """Decay of the running average of theta, which is what gets validated and promoted."""
+
+
+class Phase(FrozenConfig):
+    """One stage of meta-training."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    summary: str
+    """One line for people: what the phase adds."""
+    distribution: str
+    """Name of a task distribution."""
+    problem_size: ProblemSizeThresholds
+    """Largest predicted seconds per inner step of a task, and with which probability."""
+    min_valid_probability: float = Field(0.5, ge=0, le=1)
+    num_static_configs: int = Field(ge=1)
+    """Task configurations held (and compiled) at a time; every outer step uses each of them once."""
+    estimator: FullEsConfig
+    theta_optimizer: ThetaOptimizerConfig
+    outer_steps: int = Field(ge=1)
+    validate_every: int = Field(10, ge=1)
+    """Outer steps between validations of the averaged theta, on fixed tasks, data and horizons."""
+    checkpoint_every: int = Field(10, ge=1)
+    start_from: str | None = None
+    """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
+
+    @field_validator("distribution")
+    @classmethod
+    def _known_distribution(cls, name: str) -> str:
+        lookup(DISTRIBUTIONS, name, kind="task distribution")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Phase:
+        if self.start_from == self.name:
+            raise ValueError(f"phase {self.name!r} cannot start from itself; name an earlier phase or None")
+        if self.theta_optimizer.warm_up >= self.outer_steps:
+            raise ValueError(
+                f"`warm_up` must be shorter than the phase, got warm_up={self.theta_optimizer.warm_up} "
+                f"and outer_steps={self.outer_steps}"
+            )
+        return self

@@ -1,0 +1,136 @@
+"""The parameters of every flow: what the form of Prefect's pages shows, and what the command line fills in.
+
+A flow takes one of these models. Each field says what it means, because the form is all that many people see.
+Names are checked against the registries, so the form offers exactly what exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from curriculum.phases import CURRICULA
+from lopt.architectures import ARCHITECTURES
+from lopt.registry import UnknownNameError, lookup
+from task_generator.evaluation_set import EVALUATION_SETS
+from task_generator.known_distributions import DISTRIBUTIONS
+
+
+def _check_name(registry: Mapping[str, Any], kind: str) -> BeforeValidator:
+    def check(name: Any) -> Any:
+        try:
+            lookup(registry, str(name), kind=kind)
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None  # pydantic collects ValueErrors, not KeyErrors
+        return str(name)
+
+    return BeforeValidator(check)
+
+
+if TYPE_CHECKING:
+    DistributionName = CurriculumName = ArchitectureName = EvaluationSetName = str
+else:
+
+    def _choice(title: str, registry: Mapping[str, Any], kind: str) -> Any:
+        names = StrEnum(title, {name: name for name in registry})
+        return Annotated[names, _check_name(registry, kind)]
+
+    DistributionName = _choice("DistributionName", DISTRIBUTIONS, "task distribution")
+    CurriculumName = _choice("CurriculumName", CURRICULA, "curriculum")
+    ArchitectureName = _choice("ArchitectureName", ARCHITECTURES, "architecture")
+    EvaluationSetName = _choice("EvaluationSetName", EVALUATION_SETS, "evaluation set")
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Parameters(BaseModel):
+    """Base of the models below: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class SampleParameters(Parameters):
+    """Which task configurations to draw."""
+
+    distribution: DistributionName = Field("demo", description="What the configurations are drawn from.")
+    count: int = Field(60, ge=1, le=100_000, description="How many configurations.")
+    seed: Seed = Field(0, description="Same distribution, count and seed: the same configurations.")
+
+
+class TimeParameters(SampleParameters):
+    """Which configurations to time, and when one counts as too slow."""
+
+    max_seconds_per_step: float = Field(
+        0.05, gt=0, le=60, description="A configuration that needs longer per inner step counts as invalid."
+    )
+    repeats: int = Field(5, ge=1, le=100, description="Timed runs per configuration; the median counts.")
+    again: bool = Field(False, description="Measure configurations again that have been timed before.")
+
+
+class FitParameters(TimeParameters):
+    """Which timings to fit the run-time model to: those of this sample."""
+
+    fit_seed: Seed = Field(0, description="Decides folds, validation rows and initial weights.")
+
+
+class TrainParameters(Parameters):
+    """Which phase of which curriculum to meta-train, from where, and for how long."""
+
+    curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
+    phase: str = Field(
+        "", description="Name of the phase. Empty: the first one that is not complete for these parameters."
+    )
+    architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
+    seed: Seed = Field(0, description="Decides the tasks, the perturbations and the data of every outer step.")
+    outer_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="Updates of the learned optimizer; empty takes the phase's own."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Peak rate of the outer optimizer; empty takes the phase's own."
+    )
+
+
+class EvaluateParameters(Parameters):
+    """Which learned optimizer to compare with tuned baselines, and on what."""
+
+    optimizer: str = Field(
+        "candidate",
+        min_length=1,
+        description="Alias (candidate, champion), models:/NAME/VERSION, or a checkpoint's folder.",
+    )
+    evaluation_set: EvaluationSetName = Field("heldout_demo", description="The tasks to compare on.")
+    horizon: int = Field(500, ge=10, le=1_000_000, description="Inner steps that every optimizer is given.")
+    num_seeds: int = Field(3, ge=1, le=100, description="Independent runs of each optimizer on each task.")
+
+
+class PromoteParameters(Parameters):
+    """Which evaluated optimizer asks to become the champion."""
+
+    optimizer: str = Field("candidate", min_length=1, description="Alias or models:/NAME/VERSION.")
+    evaluation_set: EvaluationSetName = Field(
+        "heldout_demo", description="The evaluation that decides; run it first."
+    )
+
+
+class ReportParameters(Parameters):
+    """What to call the report."""
+
+    title: str = Field("keirin run", min_length=1, max_length=100, description="Heading of the page.")
+
+
+class PipelineParameters(Parameters):
+    """The whole story: sample, time, fit, every phase, evaluate, promote, report."""
+
+    distribution: DistributionName = Field("demo", description="What the timed configurations are drawn from.")
+    count: int = Field(60, ge=10, le=100_000, description="How many configurations to time.")
+    curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
+    architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
+    seed: Seed = Field(0, description="Decides everything that is drawn.")
+    outer_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="Outer steps of every phase; empty takes the phases' own."
+    )
+    horizon: int = Field(500, ge=10, le=1_000_000, description="Inner steps of the evaluation.")
+    num_seeds: int = Field(3, ge=1, le=100, description="Independent runs per optimizer and task.")

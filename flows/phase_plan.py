@@ -1,0 +1,175 @@
+"""Which phase run is meant: the phase with its overrides, its start, its tasks, and the identity of all that.
+
+Two runs with the same identity are the same run: the second continues or skips the first. Anything that would
+change a single bit of the result (another seed, another run-time model, another starting theta) makes another
+identity and another folder of checkpoints.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from curriculum.phase import Phase
+from curriculum.phases import CURRICULA
+from curriculum.worker import key_from_seed
+from flows.artifacts import ArtifactSpec, fingerprint_of
+from flows.errors import StepIncompleteError
+from flows.fit_runtime_model import load_runtime_model
+from flows.parameters import TrainParameters
+from flows.session import Session
+from lopt.architectures import ARCHITECTURES
+from lopt.config import FrozenConfig, derive
+from lopt.registry import lookup
+from lopt.types import Theta
+from runtime_model.prediction import RuntimeModel
+from runtime_model.rejection import rejection_sample
+from storage.checkpoints import load_checkpoint
+from storage.errors import AliasNotFoundError
+from storage.model_registry import ModelRegistry
+from storage.registry_reading import DEFAULT_MODEL
+from task_generator.known_distributions import get_distribution
+from task_generator.sampling import sample_task_config
+from task_generator.task_config import TaskConfig
+
+VERSION = 1
+THETA_STREAM = 2
+"""Stream of the initialisation's randomness; 0 and 1 are the learner's (`curriculum.meta_train`)."""
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """A phase, ready to run.
+
+    Attributes:
+      phase: The phase with the user's overrides.
+      optimizer: Architecture configuration of the learned optimizer.
+      seed: Of everything drawn in the phase.
+      theta: Where theta starts.
+      started_from: What that is, for people.
+      tasks: The static configurations.
+      spec: The identity.
+    """
+
+    phase: Phase
+    optimizer: FrozenConfig
+    seed: int
+    theta: Theta
+    started_from: str
+    tasks: tuple[TaskConfig, ...]
+    spec: ArtifactSpec
+
+    @property
+    def run_name(self) -> str:
+        """The folder of its checkpoints."""
+        return f"{self.phase.name}-{self.spec.fingerprint[:8]}"
+
+
+def phases_of(parameters: TrainParameters) -> tuple[Phase, ...]:
+    """Returns the phases of the curriculum with the user's overrides."""
+    return tuple(_with_overrides(phase, parameters) for phase in CURRICULA[parameters.curriculum])
+
+
+def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
+    """Returns the phase that `parameters` name; without a name the first that is not complete, else the last.
+
+    Raises:
+      UnknownNameError: If the curriculum has no such phase.
+      StepIncompleteError: If the run-time model, or the phase it starts from, is missing.
+      BudgetUnreachableError: If no task fits the phase's problem size.
+    """
+    phases = phases_of(parameters)
+    if parameters.phase:
+        names = {phase.name: phase for phase in phases}
+        return _plan(lookup(names, parameters.phase, kind="phase"), parameters, session)
+    for phase in phases:
+        plan = _plan(phase, parameters, session)
+        if session.artifacts.read(plan.spec) is None:
+            return plan
+    return plan
+
+
+def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhasePlan:
+    optimizer = ARCHITECTURES[parameters.architecture]()
+    theta, started_from, start_digest = _start(phase, optimizer, parameters.seed, session.registry)
+    model_fingerprint, model = load_runtime_model(session)
+    spec = ArtifactSpec(
+        "phase",
+        VERSION,
+        {
+            "phase": phase.model_dump(mode="json"),
+            "optimizer": optimizer.model_dump(mode="json"),
+            "seed": parameters.seed,
+        },
+        (model_fingerprint, start_digest),
+    )
+    tasks = _tasks(phase, parameters.seed, spec, model, session)
+    return PhasePlan(phase, optimizer, parameters.seed, theta, started_from, tasks, spec)
+
+
+def _with_overrides(phase: Phase, parameters: TrainParameters) -> Phase:
+    changes: dict[str, Any] = {}
+    theta_optimizer = phase.theta_optimizer
+    if parameters.outer_steps is not None and parameters.outer_steps != phase.outer_steps:
+        changes["outer_steps"] = parameters.outer_steps
+        # A warm-up that was meant for more steps would leave nothing of a short run.
+        warm_up = min(theta_optimizer.warm_up, parameters.outer_steps // 4)
+        theta_optimizer = derive(theta_optimizer, warm_up=warm_up)
+    if parameters.learning_rate is not None:
+        theta_optimizer = derive(theta_optimizer, learning_rate=parameters.learning_rate)
+    return derive(phase, theta_optimizer=theta_optimizer.model_dump(), **changes)
+
+
+def _start(
+    phase: Phase, optimizer: FrozenConfig, seed: int, registry: ModelRegistry
+) -> tuple[Theta, str, str]:
+    """Returns theta, what it is, and a digest of it."""
+    build: Any = optimizer
+    initial = build.build().init_theta(key_from_seed((seed, THETA_STREAM)))
+    if phase.start_from is None:
+        return initial, "the initialisation", fingerprint_of([optimizer.fingerprint(), seed])
+    try:
+        folder = registry.resolve(f"models:/{DEFAULT_MODEL}@{phase.start_from}")
+    except AliasNotFoundError as error:
+        raise StepIncompleteError(
+            f"phase {phase.name!r} starts from the promoted checkpoint of {phase.start_from!r}, "
+            f"which does not exist. Run `keirin train --phase {phase.start_from}` first."
+        ) from error
+    checkpoint = load_checkpoint(folder, templates={"theta": initial})
+    version = registry.aliases(DEFAULT_MODEL)[phase.start_from]
+    theta = jax.tree.map(np.asarray, checkpoint.trees["theta"])
+    return theta, f"{phase.start_from} (version {version})", _theta_digest(theta)
+
+
+def _theta_digest(theta: Theta) -> str:
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(theta)]
+    return fingerprint_of([[list(leaf.shape), zlib.crc32(leaf.tobytes()), leaf.tobytes().hex()[:64]] for leaf in leaves])
+
+
+def _tasks(
+    phase: Phase, seed: int, spec: ArtifactSpec, model: RuntimeModel, session: Session
+) -> tuple[TaskConfig, ...]:
+    """Returns the phase's tasks: drawn once, then remembered."""
+    tasks_spec = ArtifactSpec("phase-tasks", VERSION, spec.config, spec.dependencies)
+    known = session.artifacts.read(tasks_spec)
+    if known is None:
+        drawn = [_draw(phase, seed, index, model) for index in range(phase.num_static_configs)]
+        known = {"tasks": [task.model_dump(mode="json") for task in drawn]}
+        session.artifacts.write(tasks_spec, known)
+    return tuple(TaskConfig.model_validate(task) for task in known["tasks"])
+
+
+def _draw(phase: Phase, seed: int, index: int, model: RuntimeModel) -> TaskConfig:
+    distribution = get_distribution(phase.distribution)
+    entropy = [seed, zlib.crc32(phase.name.encode()), index]
+    return rejection_sample(
+        lambda rng: sample_task_config(distribution, rng),
+        model.predict,
+        np.random.default_rng(np.random.SeedSequence(entropy)),
+        budget_seconds=phase.problem_size,
+        min_valid_probability=phase.min_valid_probability,
+    )

@@ -1,0 +1,59 @@
+"""Reports: pure functions from plain data to a page, pictures and a terminal table.
+
+Nothing here reads a store, a clock or a network; a flow fills `ReportData` and decides where the output goes.
+"""
+
+from __future__ import annotations
+
+from flows.reporting.data import (
+    EvaluationReport,
+    Location,
+    MachineReport,
+    OptimizerCurve,
+    OptimizerInfo,
+    PhaseReport,
+    PromotionReason,
+    PromotionReport,
+    ReportData,
+    RuntimeModelReport,
+    SpeedupReport,
+    StageReport,
+    TaskReport,
+    TimingPoint,
+    TunedRate,
+    ValidationPoint,
+)
+from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_png
+from flows.reporting.html import render_html
+from flows.reporting.terminal import result_lines, summary_lines, terminal_table
+from flows.reporting.training_plots import meta_training_png, runtime_model_png
+from flows.reporting.views import headline, task_rows
+
+__all__ = [
+    "EvaluationReport",
+    "Location",
+    "MachineReport",
+    "OptimizerCurve",
+    "OptimizerInfo",
+    "PhaseReport",
+    "PromotionReason",
+    "PromotionReport",
+    "ReportData",
+    "RuntimeModelReport",
+    "SpeedupReport",
+    "StageReport",
+    "TaskReport",
+    "TimingPoint",
+    "TunedRate",
+    "ValidationPoint",
+    "headline",
+    "learning_curves_png",
+    "meta_training_png",
+    "render_html",
+    "result_lines",
+    "runtime_model_png",
+    "speedup_cdf_png",
+    "summary_lines",
+    "task_rows",
+    "terminal_table",
+]

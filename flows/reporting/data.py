@@ -1,0 +1,266 @@
+"""What a report is made of: plain data, nothing that would have to be looked up.
+
+A flow fills `ReportData` from its stores; everything else in this package turns it into a page, a picture or
+a table without touching a disk or a clock. It is JSON, NaN and infinities included (a diverged curve is a
+result), so a report can be stored beside its run and drawn again later.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from lopt.config import FrozenConfig
+
+Role = Literal["candidate", "initialisation", "baseline"]
+
+
+class ReportModel(FrozenConfig):
+    """A part of a report. NaN and infinities survive the JSON round trip as strings."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+
+def _require_equal_lengths(owner: str, **columns: tuple[object, ...]) -> None:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"columns of {owner} must be equally long: {listed}.")
+
+
+class MachineReport(ReportModel):
+    """What the numbers were measured on."""
+
+    processor: str
+    num_cores: int = Field(gt=0)
+    memory_gib: float = Field(gt=0)
+    system: str
+    python: str
+    accelerator: str | None = None
+    versions: tuple[tuple[str, str], ...] = ()
+    """Pairs (package, version), in the order they are shown."""
+
+
+class StageReport(ReportModel):
+    """How long one step of the pipeline took, in seconds."""
+
+    name: str
+    seconds: float = Field(ge=0)
+
+
+class ValidationPoint(ReportModel):
+    """The meta-loss on the phase's validation tasks, beside that of the initialisation on the same tasks."""
+
+    outer_step: int = Field(ge=0)
+    meta_loss: float
+    initial_meta_loss: float
+    num_tasks: int = Field(gt=0)
+
+
+class PhaseReport(ReportModel):
+    """One phase of meta-training."""
+
+    name: str
+    title: str = ""
+    started_from: str
+    horizon: tuple[int, int]
+    num_tasks: int = Field(gt=0, description="Tasks per outer step, each with its own pairs.")
+    num_pairs: int = Field(gt=0, description="Antithetic pairs per task.")
+    outer_step: tuple[int, ...]
+    meta_loss: tuple[float, ...]
+    meta_loss_label: str = "meta-loss"
+    validation: tuple[ValidationPoint, ...] = ()
+    seconds: float = Field(ge=0)
+    inner_steps: int = Field(ge=0)
+    num_skipped: int = Field(default=0, ge=0, description="Updates skipped because they were not finite.")
+
+    @model_validator(mode="after")
+    def _columns_match(self) -> PhaseReport:
+        _require_equal_lengths(f"phase {self.name!r}", outer_step=self.outer_step, meta_loss=self.meta_loss)
+        return self
+
+
+class TimingPoint(ReportModel):
+    """One configuration whose time was predicted by a model that had not seen it."""
+
+    family: str
+    measured_seconds: float = Field(gt=0)
+    predicted_seconds: float = Field(gt=0)
+
+
+class RuntimeModelReport(ReportModel):
+    """How well the run-time model predicts configurations it was not fitted on."""
+
+    num_timings: int = Field(ge=0, description="Configurations timed, the invalid ones included.")
+    num_valid: int = Field(ge=0)
+    points: tuple[TimingPoint, ...] = ()
+    median_relative_error: float | None = None
+    p90_relative_error: float | None = None
+    linear_median_relative_error: float | None = None
+    """Of a linear model on the same features: what the network has to beat."""
+    spearman: float | None = None
+    validity_accuracy: float | None = None
+    validity_auc: float | None = None
+    validation: str = "5-fold cross-validation"
+    invalid_reasons: tuple[tuple[str, int], ...] = ()
+    """Pairs (reason, how many configurations)."""
+
+    @property
+    def num_invalid(self) -> int:
+        """Configurations that failed, ran out of memory or took too long."""
+        return self.num_timings - self.num_valid
+
+
+class OptimizerInfo(ReportModel):
+    """An optimizer that was evaluated; curves and speed-ups refer to it by `name`."""
+
+    name: str
+    label: str
+    role: Role
+
+
+class TunedRate(ReportModel):
+    """The learning rate that won for one task, and what it won against."""
+
+    learning_rate: float = Field(gt=0)
+    num_tried: int = Field(gt=0)
+    lowest: float = Field(gt=0)
+    highest: float = Field(gt=0)
+
+    @property
+    def is_at_edge(self) -> bool:
+        """Whether the best rate is the smallest or largest tried, so that a better one may lie outside."""
+        return self.num_tried > 1 and not self.lowest * 1.01 < self.learning_rate < self.highest * 0.99
+
+
+class OptimizerCurve(ReportModel):
+    """One optimizer on one task: mean over seeds, with the smallest and largest seed."""
+
+    optimizer: str
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    final_losses: tuple[float, ...] = Field(
+        description="At the horizon, one per seed; NaN where it diverged."
+    )
+    seconds_per_step: float | None = None
+    tuned: TunedRate | None = None
+
+    @model_validator(mode="after")
+    def _columns_match(self) -> OptimizerCurve:
+        columns = {"steps": self.steps, "mean": self.mean, "low": self.low, "high": self.high}
+        _require_equal_lengths(f"the curve of {self.optimizer!r}", **columns)
+        return self
+
+
+class SpeedupReport(ReportModel):
+    """How many times longer `baseline` needs to reach the final loss of `optimizer`; one value per seed.
+
+    0 or NaN says that the optimizer diverged. Values at `EvaluationReport.max_speedup` mean "at least".
+    """
+
+    optimizer: str
+    baseline: str
+    per_seed: tuple[float, ...] = Field(min_length=1)
+
+
+class TaskReport(ReportModel):
+    """One evaluation task."""
+
+    name: str
+    label: str
+    held_out: bool
+    why: str = ""
+    """Why no phase could sample it: "5 layers; the mixture has at most 4"."""
+    curves: tuple[OptimizerCurve, ...]
+    speedups: tuple[SpeedupReport, ...]
+
+    def curve(self, optimizer: str) -> OptimizerCurve | None:
+        """Returns the curve of `optimizer`, or None if it was not run on this task."""
+        return next((curve for curve in self.curves if curve.optimizer == optimizer), None)
+
+    def speedup(self, optimizer: str, baseline: str) -> SpeedupReport | None:
+        """Returns the speed-up of `optimizer` over `baseline`, or None if it was not measured."""
+        pairs = ((s, (s.optimizer, s.baseline)) for s in self.speedups)
+        return next((s for s, names in pairs if names == (optimizer, baseline)), None)
+
+
+class EvaluationReport(ReportModel):
+    """The evaluation of one candidate against tuned baselines."""
+
+    set_name: str
+    horizon: int = Field(gt=0)
+    num_seeds: int = Field(gt=0)
+    max_speedup: float = Field(
+        gt=0, description="The largest speed-up the baselines ran long enough to show."
+    )
+    optimizers: tuple[OptimizerInfo, ...]
+    tasks: tuple[TaskReport, ...]
+    loss_label: str = "training loss"
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> EvaluationReport:
+        known = {info.name for info in self.optimizers}
+        if [info.role for info in self.optimizers].count("candidate") != 1:
+            raise ValueError(f"`optimizers` must have exactly one of role 'candidate', got {sorted(known)}.")
+        for task in self.tasks:
+            used = {c.optimizer for c in task.curves}
+            used |= {n for s in task.speedups for n in (s.optimizer, s.baseline)}
+            if used - known:
+                raise ValueError(
+                    f"task {task.name!r} names {sorted(used - known)}, absent from `optimizers`."
+                )
+        return self
+
+    @property
+    def candidate(self) -> OptimizerInfo:
+        """The optimizer this evaluation is about."""
+        return next(info for info in self.optimizers if info.role == "candidate")
+
+    @property
+    def baselines(self) -> tuple[OptimizerInfo, ...]:
+        """The optimizers it is compared with, the one that normalises first."""
+        return tuple(info for info in self.optimizers if info.role == "baseline")
+
+
+class PromotionReason(ReportModel):
+    """One line of the gate. `passed` is None for a remark that decides nothing."""
+
+    text: str
+    passed: bool | None = None
+
+
+class PromotionReport(ReportModel):
+    """Whether the candidate became the champion, and why."""
+
+    promoted: bool
+    alias: str = "champion"
+    version: str | None = None
+    previous: str | None = None
+    reasons: tuple[PromotionReason, ...]
+
+
+class Location(ReportModel):
+    """Where a result is, and the command that shows it."""
+
+    what: str
+    where: str
+    command: str
+
+
+class ReportData(ReportModel):
+    """Everything a report shows. Parts that have not been run yet are empty, and said to be missing."""
+
+    title: str = "keirin run"
+    command: str = ""
+    created: datetime
+    machine: MachineReport
+    stages: tuple[StageReport, ...] = ()
+    phases: tuple[PhaseReport, ...] = ()
+    runtime_model: RuntimeModelReport | None = None
+    evaluation: EvaluationReport | None = None
+    promotion: PromotionReport | None = None
+    locations: tuple[Location, ...] = ()

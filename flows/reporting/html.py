@@ -1,0 +1,132 @@
+"""The report as one HTML page that asks nothing of any other host: styles and plots are inside it.
+
+The page has no script. A content security policy forbids every request, so that a mistake here (or in a label
+that someone else wrote) would show as a missing picture, not as a connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from flows.reporting.data import EvaluationReport, PhaseReport, ReportData, StageReport
+from flows.reporting.evaluation_plots import compared_baselines, draw_learning_curves, draw_speedup_cdf
+from flows.reporting.formatting import count_text, percent_text, plural, seconds_text, times_text
+from flows.reporting.statistics import headline_tasks
+from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
+from flows.reporting.training_plots import add_legend, draw_phase, draw_runtime_model
+from flows.reporting.views import headline_parts, headline_totals, phase_facts, phase_sentence, task_groups
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture with its heading."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """One line of the legend that the learning curves share."""
+
+    label: str
+    series: int
+    width: float
+    dashes: str
+
+
+def render_html(data: ReportData) -> str:
+    """Returns the whole report as a self-contained page, for light and dark, wide and narrow screens."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    helpers = {"count": count_text, "percent": percent_text, "plural": plural, "duration": seconds_text}
+    environment.filters.update(helpers, times=times_text)
+    page = environment.get_template("report.html.j2").render(
+        data=data,
+        headline=headline_parts(data),
+        totals=headline_totals(data),
+        num_headline_tasks=len(headline_tasks(data.evaluation)) if data.evaluation else 0,
+        groups=task_groups(data),
+        curves=_curve_plots(data.evaluation),
+        legend=_legend(data.evaluation),
+        cdfs=_cdf_plots(data.evaluation),
+        phases=[(phase, _phase_plot(phase, n), phase_facts(phase)) for n, phase in enumerate(data.phases)],
+        phase_sentence=phase_sentence,
+        runtime_plot=_runtime_plot(data),
+        stages=_stage_shares(data.stages),
+        total_seconds=sum(stage.seconds for stage in data.stages),
+    )
+    return page
+
+
+def _curve_plots(evaluation: EvaluationReport | None) -> dict[str, Plot]:
+    plots = {}
+    for number, task in enumerate(evaluation.tasks if evaluation else ()):
+        assert evaluation is not None
+        figure, (axes,) = new_figure(THEMED, 3.5, 2.4)
+        draw_learning_curves(axes, evaluation, task, THEMED)
+        svg = to_svg(figure, name=f"task{number}", title=f"Learning curves on {task.name}")
+        plots[task.name] = Plot(task.name, svg)
+    return plots
+
+
+def _legend(evaluation: EvaluationReport | None) -> list[LegendEntry]:
+    if evaluation is None:
+        return []
+    stroke_of = strokes(evaluation.optimizers)
+    return [
+        LegendEntry(info.label, (stroke := stroke_of[info.name]).number, stroke.width, _svg_dashes(stroke))
+        for info in evaluation.optimizers
+    ]
+
+
+def _svg_dashes(stroke: Stroke) -> str:
+    if isinstance(stroke.dashes, str):
+        return "none"
+    return " ".join(f"{length * stroke.width:g}" for length in stroke.dashes[1])
+
+
+def _cdf_plots(evaluation: EvaluationReport | None) -> list[Plot]:
+    plots = []
+    for number, info in enumerate(compared_baselines(evaluation) if evaluation else ()):
+        assert evaluation is not None
+        figure, (axes,) = new_figure(THEMED, 4.8, 3.2)
+        draw_speedup_cdf(axes, evaluation, info.name, THEMED)
+        add_legend(axes, THEMED, location="upper right")
+        title = f"Speed-up over {info.label}"
+        plots.append(Plot(title, to_svg(figure, name=f"cdf{number}", title=title)))
+    return plots
+
+
+def _phase_plot(phase: PhaseReport, number: int) -> Plot:
+    figure, (axes,) = new_figure(THEMED, 4.8, 3.0)
+    draw_phase(axes, phase, THEMED)
+    add_legend(axes, THEMED)
+    title = phase.title or phase.name
+    return Plot(title, to_svg(figure, name=f"phase{number}", title=f"Meta-loss during {title}"))
+
+
+def _runtime_plot(data: ReportData) -> Plot | None:
+    if data.runtime_model is None or not data.runtime_model.points:
+        return None
+    figure, (axes,) = new_figure(THEMED, 4.4, 3.8)
+    draw_runtime_model(axes, data.runtime_model, THEMED)
+    add_legend(axes, THEMED)
+    title = "Predicted against measured time of one step"
+    return Plot(title, to_svg(figure, name="runtime", title=title))
+
+
+def _stage_shares(stages: tuple[StageReport, ...]) -> list[tuple[StageReport, float]]:
+    total = sum(stage.seconds for stage in stages) or 1.0
+    return [(stage, 100.0 * stage.seconds / total) for stage in stages]

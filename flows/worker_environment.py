@@ -1,0 +1,52 @@
+"""The environment of a worker process: it owns its cores and shares one compilation cache.
+
+XLA starts a thread pool as wide as the machine in every process; two such workers on two cores spend their
+time on each other's threads. So every worker gets exactly the threads it was given. The persistent cache means
+that a restarted run, or a worker that takes over from a killed one, loads a program instead of compiling it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+from flows.settings import RuntimeSettings
+
+
+def worker_environment(settings: RuntimeSettings) -> dict[str, str]:
+    """Returns the variables that must be set before JAX is imported in a worker."""
+    threads = settings.threads_per_worker
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "NPROC": str(threads),  # read by XLA's CPU client: the size of its own thread pool
+        "XLA_FLAGS": _xla_flags(threads),
+        "JAX_COMPILATION_CACHE_DIR": str((settings.home / "compilation_cache").resolve()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's notes on cached programs: nothing to act on
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several workers may share one GPU
+    }
+    if settings.platform:
+        environment["JAX_PLATFORMS"] = settings.platform
+    return environment
+
+
+def apply_worker_environment(
+    settings: RuntimeSettings, environment: MutableMapping[str, str] | None = None
+) -> None:
+    """Gives this process the workers' variables, where the user has not set them; call before importing JAX.
+
+    The learner's own arithmetic then runs in the same program, with the same number of threads, whether the
+    units of work run here or elsewhere.
+    """
+    target = os.environ if environment is None else environment
+    for name, value in worker_environment(settings).items():
+        target.setdefault(name, value)
+
+
+def _xla_flags(threads: int) -> str:
+    if threads > 1:
+        return f"--xla_cpu_multi_thread_eigen=true intra_op_parallelism_threads={threads}"
+    return "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

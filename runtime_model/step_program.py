@@ -1,0 +1,109 @@
+"""The program that a timing runs: inner training on one configuration, with a run-time trip count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lopt.inner_loop import InnerState, init_inner, unroll
+from lopt.types import Dynamic, PRNGKey, TaskFamily
+
+Clock = Callable[[], float]
+MAX_STEPS = 100_000
+
+
+class RefusedError(Exception):
+    """A configuration that is not worth running (further); the message is the recorded reason."""
+
+
+class StepProgram(NamedTuple):
+    """A compiled training loop and what it is run on."""
+
+    run: Callable[..., Any]
+    """(dynamic, state, key, num_steps) → state."""
+    dynamics: list[Dynamic]
+    """One per repeat."""
+    state: InnerState
+    compile_seconds: float
+    num_tasks: int
+
+    def seconds(self, repeat: int, num_steps: int, clock: Clock) -> float:
+        """Returns the seconds that `num_steps` steps of `repeat`'s task take, dispatch included."""
+        key, steps = jax.random.key(repeat), jnp.asarray(num_steps, jnp.int32)
+        jax.block_until_ready((key, steps))
+        started = clock()
+        jax.block_until_ready(self.run(self.dynamics[repeat], self.state, key, steps))
+        return clock() - started
+
+
+def compile_program(
+    family: TaskFamily,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    repeats: int,
+    num_tasks: int,
+    max_bytes: int,
+    clock: Clock,
+) -> StepProgram:
+    """Compiles inner training on `family` and draws the dynamic configuration of every repeat.
+
+    Raises:
+      RefusedError: If the compiled program needs more than `max_bytes` of temporary memory.
+    """
+    axes = family.dynamic_axes()
+
+    def init_one(dynamic: Dynamic, key: PRNGKey) -> InnerState:
+        return init_inner(family.task(dynamic), optimizer, key)
+
+    def train_one(dynamic: Dynamic, state: InnerState, key: PRNGKey, num_steps: jax.Array) -> InnerState:
+        return unroll(family.task(dynamic), optimizer, state, key, start=0, stop=num_steps)
+
+    def draw(key: PRNGKey) -> Dynamic:
+        if num_tasks == 1:  # not a vmap of size one, which would compile batched kernels
+            return family.sample_dynamic(key)
+        return _per_task(jax.vmap(family.sample_dynamic)(jax.random.split(key, num_tasks)), axes)
+
+    def init(dynamic: Dynamic, key: PRNGKey) -> InnerState:
+        if num_tasks == 1:
+            return init_one(dynamic, key)
+        return jax.vmap(init_one, in_axes=(axes, 0))(dynamic, jax.random.split(key, num_tasks))
+
+    def train(dynamic: Dynamic, state: InnerState, key: PRNGKey, num_steps: jax.Array) -> InnerState:
+        if num_tasks == 1:
+            return train_one(dynamic, state, key, num_steps)
+        keys = jax.random.split(key, num_tasks)
+        return jax.vmap(train_one, in_axes=(axes, 0, 0, None))(dynamic, state, keys, num_steps)
+
+    started = clock()
+    dynamics = [draw(jax.random.key(repeat)) for repeat in range(repeats)]
+    state = jax.tree.map(_zeros, jax.eval_shape(init, dynamics[0], jax.random.key(0)))
+    run = jax.jit(train).lower(dynamics[0], state, jax.random.key(0), jnp.asarray(1, jnp.int32)).compile()
+    compile_seconds = clock() - started
+    needed = getattr(run.memory_analysis(), "temp_size_in_bytes", 0)  # None where a backend has no analysis
+    if needed > max_bytes:
+        raise RefusedError(
+            f"too large: needs {needed / 2**20:.0f} MiB of temporary memory, more than {max_bytes / 2**20:.0f} MiB"
+        )
+    return StepProgram(run, dynamics, state, compile_seconds, num_tasks)
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Stands in for an initial value: what a step takes does not depend on it, and compiling the initialisers
+    (an orthogonal one has a QR decomposition per tensor) takes longer than compiling the step."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.split(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def _per_task(dynamic: Dynamic, axes: Dynamic) -> Dynamic:
+    """Keeps the first value of the fields that a whole work unit shares (axis None)."""
+    return jax.tree.map(
+        lambda axis, field: jax.tree.map(lambda leaf: leaf[0], field) if axis is None else field,
+        axes,
+        dynamic,
+        is_leaf=lambda axis: axis is None,
+    )

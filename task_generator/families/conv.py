@@ -1,0 +1,78 @@
+"""Convolutional classifiers: 3×3 convolutions, global average pool, linear head.
+
+The first `num_stride_2_layers` convolutions have stride 2; asking for more than there are layers means all of
+them, as in the released code.
+
+[1] Metz et al. 2022 (arXiv:2211.09760), App. C.3.2. Deviation from the release: the head uses the sampled
+initialiser too (there, the library's default).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from task_generator.datasets.images import DATASETS
+from task_generator.distributions import Distribution, LogUniformInt, UniformInt
+from task_generator.families.base import ImageFamilyConfig, gradient_cost, image_prior
+from task_generator.families.classification import ClassificationFamily, classification_family
+from task_generator.nn import ConvNet
+
+
+class ConvConfig(ImageFamilyConfig):
+    """`num_layers` convolutions of `hidden_size` channels; no layer is a linear map of the mean colour."""
+
+    family: Literal["conv"] = "conv"
+    hidden_size: int = Field(ge=1, le=1024, description="Channels per convolution.")
+    num_layers: int = Field(ge=0, le=32, description="Convolutions.")
+    num_stride_2_layers: int = Field(ge=0, le=6, description="How many, from the first, have stride 2.")
+
+    @model_validator(mode="after")
+    def _check_strides(self) -> Self:
+        halvings = min(self.num_stride_2_layers, self.num_layers)
+        if 2**halvings > self.image_size:
+            raise ValueError(
+                f"image_size={self.image_size} leaves no pixel to stride over: with num_stride_2_layers="
+                f"{self.num_stride_2_layers} and num_layers={self.num_layers} it must be at least "
+                f"{2**halvings}. Raise `image_size` or lower `num_stride_2_layers`."
+            )
+        return self
+
+    @classmethod
+    def prior(cls) -> dict[str, Distribution]:
+        """Returns the ranges of C.3.2."""
+        return {
+            "hidden_size": LogUniformInt(low=4, high=64),
+            "num_layers": UniformInt(low=0, high=3),
+            "num_stride_2_layers": UniformInt(low=0, high=2),
+            **image_prior(),
+        }
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of each convolution."""
+        return tuple(2 if i < self.num_stride_2_layers else 1 for i in range(self.num_layers))
+
+    def build(self) -> ClassificationFamily:
+        """Returns the family."""
+        network = ConvNet(self.hidden_size, self.strides, DATASETS[self.dataset].num_classes)
+        return classification_family(self, network)
+
+    def approximate_cost(self) -> dict[str, float]:
+        """Returns `num_params` and `flops_per_step`."""
+        source = DATASETS[self.dataset]
+        side, channels, products, num_params = self.image_size, source.channels, 0, 0
+        for stride in self.strides:
+            side = -(-side // stride)
+            weights = 9 * channels * self.hidden_size
+            products += side * side * weights
+            num_params += weights + self.hidden_size
+            channels = self.hidden_size
+        head = channels * source.num_classes
+        return gradient_cost(num_params + head + source.num_classes, products + head, self.batch_size)
+
+    def label(self) -> str:
+        """Returns e.g. "conv 3x16/1 · digits 8px · batch 64": three layers, one of them with stride 2."""
+        strided = f"/{sum(s == 2 for s in self.strides)}" if 2 in self.strides else ""
+        return f"conv {self.num_layers}x{self.hidden_size}{strided} · {self.data_label()}"

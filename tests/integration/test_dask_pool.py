@@ -1,0 +1,219 @@
+"""The pool on real worker processes: order, affinity, killed workers, lost schedulers, clean ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from flows.dask_cluster import start_cluster, worker_pids
+from flows.dask_pool import DaskWorkerPool
+from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
+from flows.settings import RuntimeSettings
+
+EIGHT = [(number,) for number in range(8)]
+pytestmark = pytest.mark.integration
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import a test module
+
+
+def describe_worker(payload: int) -> dict[str, Any]:
+    names = ("JAX_PLATFORMS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "OMP_NUM_THREADS")
+    return {"pid": os.getpid(), "group": os.getpgrp(), **{name: os.environ.get(name) for name in names}}
+
+
+def slow_square(number: int, folder: str) -> int:
+    Path(folder, f"{os.getpid()}").touch()
+    time.sleep(0.1)
+    return number * number
+
+
+def die_once(number: int, folder: str) -> int:
+    """Kills its own worker the first time that it meets an odd payload."""
+    marker = Path(folder, f"died-{number}")
+    if number == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def die_always(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(payload: int) -> None:
+    raise ValueError(f"no such thing as {payload}")
+
+
+def sleep_for(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> RuntimeSettings:
+    return RuntimeSettings(home=tmp_path_factory.mktemp("home"), num_workers=2, memory_limit="2GiB")
+
+
+@pytest.fixture(scope="module")
+def pool(settings: RuntimeSettings) -> Iterator[DaskWorkerPool]:
+    with DaskWorkerPool.open(settings) as pool:
+        yield pool
+
+
+def test_results_come_in_the_order_of_the_payloads(pool: DaskWorkerPool, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    payloads = [(number, str(tmp_path)) for number in range(6)]
+    results = pool.run_all(slow_square, payloads, on_result=lambda *pair: seen.append(pair))
+    assert results == [0, 1, 4, 9, 16, 25]
+    assert sorted(seen) == list(enumerate(results))
+    assert len(list(tmp_path.iterdir())) == 2  # both workers had their share
+
+
+def test_nothing_to_do_is_no_error(pool: DaskWorkerPool) -> None:
+    assert pool.run_all(sleep_for, []) == []
+
+
+def test_workers_own_their_cores_and_left_the_process_group(
+    pool: DaskWorkerPool, settings: RuntimeSettings
+) -> None:
+    found = pool.run_all(describe_worker, [(0,)])[0]
+    assert found["group"] == found["pid"] != os.getpgrp()
+    assert found["JAX_PLATFORMS"] == "cpu"
+    assert found["OMP_NUM_THREADS"] == "1"
+    assert "intra_op_parallelism_threads=1" in found["XLA_FLAGS"]
+    assert found["JAX_COMPILATION_CACHE_DIR"] == str(settings.home / "compilation_cache")
+
+
+def test_a_key_stays_with_its_worker(pool: DaskWorkerPool) -> None:
+    keys = ["a", "b", "c", "d"] * 2
+    first = [found["pid"] for found in pool.run_all(describe_worker, EIGHT, affinity=keys)]
+    again = [found["pid"] for found in pool.run_all(describe_worker, EIGHT, affinity=keys)]
+    assert first == again
+    assert first[:4] == first[4:]
+    assert sorted(first[:4].count(pid) for pid in set(first)) == [2, 2]
+
+
+def test_fewer_keys_than_workers_leave_no_worker_idle(pool: DaskWorkerPool, tmp_path: Path) -> None:
+    pool.run_all(slow_square, [(number, str(tmp_path)) for number in range(6)], affinity=["one"] * 6)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_affinity_must_match_the_payloads(pool: DaskWorkerPool) -> None:
+    with pytest.raises(ValueError, match="one key per payload"):
+        pool.run_all(sleep_for, [(0.0,), (0.0,)], affinity=["a"])
+
+
+def test_a_worker_killed_while_it_works_changes_no_result(pool: DaskWorkerPool, tmp_path: Path) -> None:
+    payloads = [(number, str(tmp_path)) for number in range(8)]
+    keys = [str(number % 4) for number in range(8)]
+    assert pool.run_all(die_once, payloads, affinity=keys) == [number * number for number in range(8)]
+    assert (tmp_path / "died-3").exists()
+
+
+def test_a_unit_that_kills_every_worker_is_named(pool: DaskWorkerPool) -> None:
+    with pytest.raises(WorkUnitKilledError, match=r"work unit 0 ended 4 workers") as caught:
+        pool.run_all(die_always, [(0,)])
+    assert caught.value.index == 0
+    assert pool.run_all(sleep_for, [(0.0,), (0.01,)]) == [0.0, 0.01]  # the pool goes on
+
+
+def test_an_error_of_a_unit_arrives_as_itself(pool: DaskWorkerPool) -> None:
+    with pytest.raises(ValueError, match="no such thing as 7"):
+        pool.run_all(refuse, [(7,)])
+
+
+def test_a_unit_that_hangs_is_reported(pool: DaskWorkerPool) -> None:
+    with pytest.raises(WorkUnitTimeoutError, match=r"no unit of work finished for 0\.2 s; 1 are left"):
+        pool.run_all(sleep_for, [(3.0,)], timeout=0.2)
+
+
+def test_leaving_the_iteration_cancels_the_rest(pool: DaskWorkerPool, tmp_path: Path) -> None:
+    for _ in pool.imap_unordered(slow_square, [(number, str(tmp_path)) for number in range(200)]):
+        break
+    start = time.monotonic()
+    assert pool.run_all(sleep_for, [(0.0,)]) == [0.0]
+    assert time.monotonic() - start < 8  # 200 units would take ten seconds
+
+
+def test_closing_twice_and_closing_in_mid_work_leaves_no_process(settings: RuntimeSettings) -> None:
+    pool = DaskWorkerPool.open(settings.model_copy(update={"num_workers": 1}))
+    iterator = pool.imap_unordered(sleep_for, [(0.0,), (60.0,)])
+    next(iterator)
+    pids = worker_pids(pool._cluster)
+    start = time.monotonic()
+    pool.close()
+    pool.close()
+    assert time.monotonic() - start < 12
+    assert len(pids) == 1
+    assert not Path(f"/proc/{pids[0]}").exists()
+    with pytest.raises(SchedulerUnreachableError, match="closed"):
+        pool.run_all(sleep_for, [(0.0,)])
+
+
+def test_nobody_at_the_address_is_one_quick_error(settings: RuntimeSettings) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
+    start = time.monotonic()
+    with pytest.raises(SchedulerUnreachableError, match="no Dask scheduler answers at tcp"):
+        DaskWorkerPool.open(settings.model_copy(update={"scheduler": address, "connect_timeout": 1.0}))
+    assert time.monotonic() - start < 10
+
+
+def test_a_lost_scheduler_is_one_quick_error(settings: RuntimeSettings) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SCHEDULER],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        pool = DaskWorkerPool.open(settings.model_copy(update={"scheduler": address}))
+        iterator = pool.imap_unordered(sleep_for, [(0.0,), (60.0,), (60.0,)])
+        assert next(iterator) == (0, 0.0)
+        os.killpg(server.pid, signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(SchedulerUnreachableError, match="is gone"):
+            next(iterator)
+        assert time.monotonic() - start < 10
+        pool.close()
+        assert time.monotonic() - start < 15
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()  # type: ignore[union-attr]
+
+
+_SCHEDULER = """
+import time
+from distributed import LocalCluster
+if __name__ == "__main__":
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0"
+    )
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_start_cluster_serves_the_dashboard_where_it_is_told(settings: RuntimeSettings) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    cluster = start_cluster(settings.model_copy(update={"num_workers": 1}), dashboard_port=port)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+    finally:
+        cluster.close(timeout=10)
