@@ -68,7 +68,9 @@ def aggregate(gradients: Sequence[Theta]) -> Theta:
     if not gradients:
         raise ValueError("`aggregate` needs at least one meta-gradient, got none")
     return jax.tree.map(
-        lambda *leaves: np.mean(np.stack([np.asarray(x, np.float64) for x in leaves]), axis=0).astype(np.float32),
+        lambda *leaves: np.mean(np.stack([np.asarray(x, np.float64) for x in leaves]), axis=0).astype(
+            np.float32
+        ),
         *gradients,
     )
 

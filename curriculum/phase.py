@@ -12,9 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from curriculum.schedules import ScheduleName
 from lopt.config import FrozenConfig
 from lopt.estimators.full_es import FullEsConfig
+from lopt.registry import lookup
 from runtime_model.rejection import ProblemSizeThresholds
 from task_generator.known_distributions import DISTRIBUTIONS
-from lopt.registry import lookup
 
 
 class ThetaOptimizerConfig(FrozenConfig):
@@ -44,6 +44,11 @@ class Phase(FrozenConfig):
     problem_size: ProblemSizeThresholds
     """Largest predicted seconds per inner step of a task, and with which probability."""
     min_valid_probability: float = Field(0.5, ge=0, le=1)
+    min_num_params: int = Field(1, ge=1)
+    """Smaller networks are not used: with a handful of parameters every optimizer ends at the same loss."""
+    max_num_params: int = Field(10**9, ge=1)
+    """Larger networks are not used. The run-time model predicts a gradient step; a learned optimizer's own cost
+    grows with the parameters, and on small batches it is the larger part."""
     num_static_configs: int = Field(ge=1)
     """Task configurations held (and compiled) at a time; every outer step uses each of them once."""
     estimator: FullEsConfig
@@ -63,6 +68,11 @@ class Phase(FrozenConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Phase:
+        if self.min_num_params > self.max_num_params:
+            raise ValueError(
+                f"`min_num_params` must not exceed `max_num_params`, got {self.min_num_params} > "
+                f"{self.max_num_params}"
+            )
         if self.start_from == self.name:
             raise ValueError(f"phase {self.name!r} cannot start from itself; name an earlier phase or None")
         if self.theta_optimizer.warm_up >= self.outer_steps:

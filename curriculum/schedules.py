@@ -29,4 +29,6 @@ def learning_rate_schedule(
         after = optax.constant_schedule(peak)
     if warm_up == 0:
         return after
-    return optax.join_schedules([optax.linear_schedule(peak / (warm_up + 1), peak, warm_up), after], [warm_up])
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / (warm_up + 1), peak, warm_up), after], [warm_up]
+    )

@@ -1,9 +1,10 @@
-"""What a step has produced, keyed by everything that it depends on: a step whose artifact exists is skipped.
+"""What a step has produced, keyed by everything that it depends on: a step whose artifact exists is
+skipped.
 
-An artifact is a JSON document `<name>-<fingerprint>.json`, written whole or not at all. Its fingerprint covers
-the step's name and version, its configuration, and the fingerprints of the artifacts that went in; what runs
-where (`flows.settings`) is no part of it. Large results (arrays, curves, checkpoints) lie in the stores of
-`storage`; the artifact says where.
+An artifact is a JSON document `<name>-<fingerprint>.json`, written whole or not at all. Its fingerprint
+covers the step's name and version, its configuration, and the fingerprints of the artifacts that went in;
+what runs where (`flows.settings`) is no part of it. Large results (arrays, curves, checkpoints) lie in the
+stores of `storage`; the artifact says where.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A `WorkerPool` on Dask: pure units of work in, results out, in spite of workers that die.
 
-A unit of work is an importable function and a tuple of picklable arguments. Because units are pure, it does not
-matter which worker runs one or how often: a lost unit is run again, and the results are the same with any
-number of workers. What matters is only where a compiled program already is, so payloads of one `affinity` key
-prefer one worker; when that worker is gone, any other takes them.
+A unit of work is an importable function and a tuple of picklable arguments. Because units are pure, it does
+not matter which worker runs one or how often: a lost unit is run again, and the results are the same with
+any number of workers. What matters is only where a compiled program already is, so payloads of one
+`affinity` key prefer one worker; when that worker is gone, any other takes them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from flows.errors import StepIncompleteError
 from flows.parameters import FitParameters, SampleParameters
 from flows.prefect_artifacts import publish_image, publish_markdown
 from flows.record import recall, remember
-from flows.reporting import RuntimeModelReport, TimingPoint, runtime_model_png
+from flows.report_data import collect
+from flows.reporting import runtime_model_png
 from flows.sample_tasks import draw, sample_spec
 from flows.session import Session, current_session
 from flows.time_tasks import stored_timings
@@ -26,7 +27,7 @@ VERSION = 1
 
 
 def run_fit(parameters: FitParameters, session: Session) -> tuple[str, CalibrationReport]:
-    """Fits the model to the timings of a sample, unless that has been done. Returns its fingerprint and errors.
+    """Fits the model to the timings of a sample, unless that was done. Returns its fingerprint and errors.
 
     Raises:
       StepIncompleteError: If configurations of the sample have not been timed.
@@ -34,13 +35,16 @@ def run_fit(parameters: FitParameters, session: Session) -> tuple[str, Calibrati
     timings = _timings(parameters, session)
     digest = fingerprint_of([timing.canonical_json() for timing in timings])
     spec = ArtifactSpec(
-        "fit", VERSION, {"seed": parameters.fit_seed, "timings": digest}, (sample_spec(parameters).fingerprint,)
+        "fit",
+        VERSION,
+        {"seed": parameters.fit_seed, "timings": digest},
+        (sample_spec(parameters).fingerprint,),
     )
     done = session.artifacts.read(spec)
     if done is None:
         model, report = fit(timings, seed=parameters.fit_seed)
-        _, info = model.to_arrays()
-        _store(session, spec.fingerprint).save("model", 0, {"members": model.members}, {"info": info})
+        arrays, info = model.to_arrays()
+        _store(session, spec.fingerprint).save("model", 0, {"model": arrays}, {"info": info})
         reasons = Counter(timing.reason.split(":")[0] for timing in timings if not timing.valid)
         done = {"report": report.model_dump(mode="json"), "reasons": reasons.most_common()}
         session.artifacts.write(spec, done)
@@ -61,33 +65,9 @@ def load_runtime_model(session: Session) -> tuple[str, RuntimeModel]:
         raise StepIncompleteError("no run-time model has been fitted. Run `keirin time`, then `keirin fit`.")
     fingerprint = str(record["fingerprint"])
     checkpoint = load_checkpoint(_store(session, fingerprint).info("model", 0))
-    return fingerprint, RuntimeModel.from_arrays(checkpoint.trees["members"], checkpoint.metadata["info"])
-
-
-def as_report(record: dict[str, Any]) -> RuntimeModelReport:
-    """Returns what a report shows of a fit."""
-    report = CalibrationReport.model_validate(record["report"])
-    points = tuple(
-        TimingPoint(
-            family=point.family,
-            measured_seconds=point.measured_seconds,
-            predicted_seconds=point.predicted_seconds,
-        )
-        for point in report.points
-        if point.valid and point.measured_seconds is not None
-    )
-    return RuntimeModelReport(
-        num_timed=report.num_timings,
-        num_valid=report.num_valid,
-        points=points,
-        median_relative_error=report.median_relative_error,
-        p90_relative_error=report.p90_relative_error,
-        spearman=report.spearman,
-        validity_accuracy=report.validity_accuracy,
-        validity_auc=report.validity_auc,
-        validation=f"{report.num_folds}-fold cross-validation",
-        invalid_reasons=tuple((reason, count) for reason, count in record["reasons"]),
-    )
+    # Stored as a dictionary, whose keys a checkpoint writes as `['key']`.
+    arrays = {key[2:-2]: array for key, array in checkpoint.trees["model"].items()}
+    return fingerprint, RuntimeModel.from_arrays(arrays, checkpoint.metadata["info"])
 
 
 @flow(name="fit", flow_run_name="{parameters.distribution}-{parameters.count}")
@@ -98,8 +78,8 @@ def fit_runtime_model(parameters: FitParameters = FitParameters()) -> dict[str, 
         fingerprint, report = run_fit(parameters, session)
         session.reporter.line(report.summary())
         publish_markdown("runtime-model", report.summary(), "Held-out error of the run-time model.")
-        shown = as_report(recall(session.workspace, "runtime_model"))
-        publish_image("runtime-model-plot", runtime_model_png(shown), "Predicted against measured seconds.")
+        plot = runtime_model_png(collect(session.workspace))
+        publish_image("runtime-model-plot", plot, "Predicted against measured seconds.")
         return {"fingerprint": fingerprint, "median_relative_error": report.median_relative_error}
 
 

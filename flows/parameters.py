@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -31,7 +31,10 @@ def _check_name(registry: Mapping[str, Any], kind: str) -> BeforeValidator:
 
 
 if TYPE_CHECKING:
-    DistributionName = CurriculumName = ArchitectureName = EvaluationSetName = str
+    DistributionName: TypeAlias = str
+    CurriculumName: TypeAlias = str
+    ArchitectureName: TypeAlias = str
+    EvaluationSetName: TypeAlias = str
 else:
 
     def _choice(title: str, registry: Mapping[str, Any], kind: str) -> Any:
@@ -84,9 +87,14 @@ class TrainParameters(Parameters):
         "", description="Name of the phase. Empty: the first one that is not complete for these parameters."
     )
     architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
-    seed: Seed = Field(0, description="Decides the tasks, the perturbations and the data of every outer step.")
+    seed: Seed = Field(
+        0, description="Decides the tasks, the perturbations and the data of every outer step."
+    )
     outer_steps: int | None = Field(
-        None, ge=1, le=10_000_000, description="Updates of the learned optimizer; empty takes the phase's own."
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Updates of the learned optimizer; empty takes the phase's own.",
     )
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="Peak rate of the outer optimizer; empty takes the phase's own."
@@ -101,18 +109,25 @@ class EvaluateParameters(Parameters):
         min_length=1,
         description="Alias (candidate, champion), models:/NAME/VERSION, or a checkpoint's folder.",
     )
-    evaluation_set: EvaluationSetName = Field("heldout_demo", description="The tasks to compare on.")
-    horizon: int = Field(500, ge=10, le=1_000_000, description="Inner steps that every optimizer is given.")
+    evaluation_sets: tuple[EvaluationSetName, ...] = Field(
+        ("heldout_demo", "indistribution_demo"),
+        min_length=1,
+        description="The tasks to compare on: sets of held-out tasks, and of tasks like those trained on.",
+    )
+    horizon: int = Field(200, ge=10, le=1_000_000, description="Inner steps that every optimizer is given.")
     num_seeds: int = Field(3, ge=1, le=100, description="Independent runs of each optimizer on each task.")
+    normalizer_factor: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="Adam runs this many times longer: the largest speed-up that can be seen.",
+    )
 
 
 class PromoteParameters(Parameters):
     """Which evaluated optimizer asks to become the champion."""
 
     optimizer: str = Field("candidate", min_length=1, description="Alias or models:/NAME/VERSION.")
-    evaluation_set: EvaluationSetName = Field(
-        "heldout_demo", description="The evaluation that decides; run it first."
-    )
 
 
 class ReportParameters(Parameters):
@@ -124,7 +139,9 @@ class ReportParameters(Parameters):
 class PipelineParameters(Parameters):
     """The whole story: sample, time, fit, every phase, evaluate, promote, report."""
 
-    distribution: DistributionName = Field("demo", description="What the timed configurations are drawn from.")
+    distribution: DistributionName = Field(
+        "demo", description="What the timed configurations are drawn from."
+    )
     count: int = Field(60, ge=10, le=100_000, description="How many configurations to time.")
     curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
     architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
@@ -132,5 +149,5 @@ class PipelineParameters(Parameters):
     outer_steps: int | None = Field(
         None, ge=1, le=10_000_000, description="Outer steps of every phase; empty takes the phases' own."
     )
-    horizon: int = Field(500, ge=10, le=1_000_000, description="Inner steps of the evaluation.")
+    horizon: int = Field(200, ge=10, le=1_000_000, description="Inner steps of the evaluation.")
     num_seeds: int = Field(3, ge=1, le=100, description="Independent runs per optimizer and task.")

@@ -68,7 +68,7 @@ class PhaseHistory:
             name=phase.name,
             title=phase.summary,
             started_from=started_from,
-            horizon=_horizon(phase),
+            horizon=(phase.estimator.min_horizon, phase.estimator.max_horizon),
             num_tasks=phase.num_static_configs * phase.estimator.num_tasks,
             num_pairs=phase.estimator.num_pairs,
             outer_step=tuple(int(step) for step in columns["outer_step"]),
@@ -85,8 +85,3 @@ class PhaseHistory:
             seconds=seconds,
             inner_steps=int(sum(columns["num_inner_steps"]) + sum(columns["validation_inner_steps"])),
         )
-
-
-def _horizon(phase: Phase) -> tuple[int, int]:
-    horizon = phase.estimator.horizon
-    return int(horizon.low), int(horizon.high)

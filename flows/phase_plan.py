@@ -16,10 +16,10 @@ import numpy as np
 
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA
-from curriculum.worker import key_from_seed
-from flows.artifacts import ArtifactSpec, fingerprint_of
+from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
 from flows.fit_runtime_model import load_runtime_model
+from flows.optimizer_reference import initial_theta, optimizer_fingerprint
 from flows.parameters import TrainParameters
 from flows.session import Session
 from lopt.architectures import ARCHITECTURES
@@ -37,8 +37,6 @@ from task_generator.sampling import sample_task_config
 from task_generator.task_config import TaskConfig
 
 VERSION = 1
-THETA_STREAM = 2
-"""Stream of the initialisation's randomness; 0 and 1 are the learner's (`curriculum.meta_train`)."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,10 @@ def _start(
     phase: Phase, optimizer: FrozenConfig, seed: int, registry: ModelRegistry
 ) -> tuple[Theta, str, str]:
     """Returns theta, what it is, and a digest of it."""
-    build: Any = optimizer
-    initial = build.build().init_theta(key_from_seed((seed, THETA_STREAM)))
+    architecture = optimizer.canonical_json()
+    initial = initial_theta(architecture, seed)
     if phase.start_from is None:
-        return initial, "the initialisation", fingerprint_of([optimizer.fingerprint(), seed])
+        return initial, "the initialisation", optimizer_fingerprint(architecture, initial)
     try:
         folder = registry.resolve(f"models:/{DEFAULT_MODEL}@{phase.start_from}")
     except AliasNotFoundError as error:
@@ -142,12 +140,7 @@ def _start(
     checkpoint = load_checkpoint(folder, templates={"theta": initial})
     version = registry.aliases(DEFAULT_MODEL)[phase.start_from]
     theta = jax.tree.map(np.asarray, checkpoint.trees["theta"])
-    return theta, f"{phase.start_from} (version {version})", _theta_digest(theta)
-
-
-def _theta_digest(theta: Theta) -> str:
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(theta)]
-    return fingerprint_of([[list(leaf.shape), zlib.crc32(leaf.tobytes()), leaf.tobytes().hex()[:64]] for leaf in leaves])
+    return theta, f"{phase.start_from} (version {version})", optimizer_fingerprint(architecture, theta)
 
 
 def _tasks(

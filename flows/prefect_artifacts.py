@@ -1,7 +1,8 @@
 """What a flow leaves on its page in Prefect: tables, texts, pictures and a progress bar.
 
-Outside a flow run (a test, a plain call of `flow.fn`) these do nothing. Pictures are embedded as data, so that
-the page shows them without a network. A server that does not take an artifact must not end a run of hours.
+Outside a flow run (a test, a plain call of `flow.fn`) these do nothing. Pictures are embedded as data, so
+that the page shows them without a network. A server that does not take an artifact must not end a run of
+hours.
 """
 
 from __future__ import annotations

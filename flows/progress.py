@@ -1,4 +1,6 @@
-"""Progress on the terminal: bars where there is a terminal, plain lines where there is none (a log, a pipe)."""
+"""Progress on the terminal: bars where there is a terminal, plain lines where there is none (a log, a
+pipe).
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def run_sample(parameters: SampleParameters, session: Session) -> list[TaskConfi
     remember(session.workspace, "sample", {"fingerprint": spec.fingerprint, **spec.config})
     families = Counter(config.family.family for config in configs)
     listed = ", ".join(f"{count} {family}" for family, count in sorted(families.items()))
-    session.reporter.line(f"{len(configs)} task configurations from {parameters.distribution!r}: {listed}")
+    session.reporter.line(f"{len(configs)} task configurations from '{parameters.distribution}': {listed}")
     return configs
 
 

@@ -1,26 +1,23 @@
 """What the steps of one run share: settings, stores, the pool of workers, the terminal.
 
-A step asks for the session; the first to ask opens it, and it is closed when that step ends. So the pipeline,
-which asks before its steps do, starts the workers once, and every step can also be run by itself.
+A step asks for the session; the first to ask opens it, and it is closed when that step ends. So the
+pipeline, which asks before its steps do, starts the workers once, and every step can also be run by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 
 from curriculum.worker import WorkerPool
 from flows.artifacts import ArtifactStore
 from flows.progress import Reporter
-from flows.running_services import read_services
-from flows.settings import RuntimeSettings
+from flows.settings import RuntimeSettings, settings_for_this_machine
 from storage.checkpoints import CheckpointStore
 from storage.curves import CurveStore
 from storage.model_registry import ModelRegistry
@@ -110,15 +107,6 @@ def current_session(console: Console | None = None) -> Iterator[Session]:
     settings = settings_for_this_machine()
     with use_session(Session(settings, Reporter(console or Console()))) as opened:
         yield opened
-
-
-def settings_for_this_machine(**overrides: Any) -> RuntimeSettings:
-    """Returns the settings of the environment and `overrides`, with the scheduler of a running `keirin up`."""
-    settings = RuntimeSettings.from_environment(**overrides)
-    settings = settings.model_copy(update={"home": Path(os.path.abspath(settings.home))})
-    if settings.scheduler is None and (services := read_services(settings.home)) is not None:
-        settings = settings.model_copy(update={"scheduler": services.scheduler})
-    return settings
 
 
 def _open_dask_pool(settings: RuntimeSettings) -> ClosablePool:

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from flows.running_services import read_services
+
 ENVIRONMENT_PREFIX = "KEIRIN_"
 
 
@@ -89,3 +91,12 @@ class RuntimeSettings(BaseModel):
             for name, value in self.model_dump(mode="json").items()
             if value is not None
         }
+
+
+def settings_for_this_machine(**overrides: Any) -> RuntimeSettings:
+    """Returns the settings of the environment and `overrides`, on the workers of a running `keirin up`."""
+    settings = RuntimeSettings.from_environment(**overrides)
+    settings = settings.model_copy(update={"home": Path(os.path.abspath(settings.home))})
+    if settings.scheduler is None and (services := read_services(settings.home)) is not None:
+        settings = settings.model_copy(update={"scheduler": services.scheduler})
+    return settings

@@ -1,7 +1,7 @@
 """Step 2: time the configurations on the workers. What fails is recorded as invalid, and kept.
 
-Each timing is stored as it arrives and looked up by the configuration's fingerprint, so a run that was stopped
-goes on with what is missing.
+Each timing is stored as it arrives and looked up by the configuration's fingerprint, so a run that was
+stopped goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def run_timing(parameters: TimeParameters, configs: list[TaskConfig], session: S
     return [timed[config.fingerprint()] for config in configs]
 
 
-def _time_missing(parameters: TimeParameters, missing: list[TaskConfig], session: Session, on_timed: Any) -> None:
+def _time_missing(
+    parameters: TimeParameters, missing: list[TaskConfig], session: Session, on_timed: Any
+) -> None:
     """Times every configuration once; one that kills its workers is recorded, and the others go on."""
     left = [config.canonical_json() for config in missing]
     while left:
@@ -77,7 +79,9 @@ def rows(timings: list[StepTiming]) -> list[dict[str, Any]]:
     return [
         {
             "task": TaskConfig.model_validate_json(timing.config_json).label,
-            "ms per step": None if timing.seconds_per_step is None else round(1e3 * timing.seconds_per_step, 4),
+            "ms per step": None
+            if timing.seconds_per_step is None
+            else round(1e3 * timing.seconds_per_step, 4),
             "compile s": None if timing.compile_seconds is None else round(timing.compile_seconds, 2),
             "valid": timing.valid,
             "reason": timing.reason,

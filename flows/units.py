@@ -1,4 +1,6 @@
-"""Units of work that workers run, besides those of `curriculum`: importable, light, and pure but for clocks."""
+"""Units of work that workers run, besides those of `curriculum`: importable, light, and pure but for
+clocks.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The environment of a worker process: it owns its cores and shares one compilation cache.
 
 XLA starts a thread pool as wide as the machine in every process; two such workers on two cores spend their
-time on each other's threads. So every worker gets exactly the threads it was given. The persistent cache means
-that a restarted run, or a worker that takes over from a killed one, loads a program instead of compiling it.
+time on each other's threads. So every worker gets exactly the threads it was given. The persistent cache
+means that a restarted run, or a worker that takes over from a killed one, loads a program instead of
+compiling it.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ class CalibrationReport(FrozenConfig):
     num_timed: int
     num_valid: int
     num_folds: int
+    uses_deep_set: bool
+    """False where the kernel regression alone was better, and so is what predicts."""
     median_relative_error: float | None
     p90_relative_error: float | None
     base_median_relative_error: float | None
@@ -41,22 +43,26 @@ class CalibrationReport(FrozenConfig):
 
     def for_family(self, family: str) -> CalibrationReport:
         """Returns the report over one family's points."""
-        return summarize([point for point in self.points if point.family == family], num_folds=self.num_folds)
+        points = [point for point in self.points if point.family == family]
+        return summarize(points, num_folds=self.num_folds, uses_deep_set=self.uses_deep_set)
 
     def summary(self) -> str:
         """Returns one line for people."""
         return (
-            f"held-out over {self.num_folds} folds, {self.num_timed} timed of {self.num_timings}: relative error "
-            f"median {_percent(self.median_relative_error)} (kernel regression alone "
-            f"{_percent(self.base_median_relative_error)}), 90th percentile {_percent(self.p90_relative_error)}; "
+            f"held-out over {self.num_folds} folds, {self.num_timed} timed of {self.num_timings}: "
+            f"relative error median {_percent(self.median_relative_error)} (kernel regression alone "
+            f"{_percent(self.base_median_relative_error)}), 90th percentile "
+            f"{_percent(self.p90_relative_error)}; "
             f"Spearman {_number(self.spearman)}; validity ({self.num_valid} valid, "
             f"{self.num_timings - self.num_valid} not) accuracy {_percent(self.validity_accuracy)}, AUC "
             f"{_number(self.validity_auc)}"
         )
 
 
-def summarize(points: Sequence[CalibrationPoint], *, num_folds: int) -> CalibrationReport:
-    """Returns the errors over `points`; relative error is |predicted / measured − 1| over valid configurations."""
+def summarize(
+    points: Sequence[CalibrationPoint], *, num_folds: int, uses_deep_set: bool
+) -> CalibrationReport:
+    """Returns the errors over `points`; relative error is |predicted / measured − 1| over valid ones."""
     timed = [p for p in points if p.valid and p.measured_seconds is not None]
     measured = np.asarray([p.measured_seconds for p in timed], np.float64)
     predicted = np.asarray([p.predicted_seconds for p in timed], np.float64)
@@ -69,6 +75,7 @@ def summarize(points: Sequence[CalibrationPoint], *, num_folds: int) -> Calibrat
         num_timed=len(timed),
         num_valid=int(valid.sum()),
         num_folds=num_folds,
+        uses_deep_set=uses_deep_set,
         median_relative_error=_quantile(errors, 0.5),
         p90_relative_error=_quantile(errors, 0.9),
         base_median_relative_error=_quantile(np.abs(base / measured - 1.0), 0.5),

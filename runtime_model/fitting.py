@@ -3,6 +3,7 @@
 All members of all cross-validation folds, and those of the final model, are fitted in one compiled program:
 a fold is nothing but a set of row weights. Within a fold every member sets aside its own validation rows,
 which choose its step; the fold's own rows play no part, so the reported error is of unseen configurations.
+One choice is made on those rows: whether the deep set corrects the seconds, or the regression stands alone.
 
 Deviation from [1]: one model for all families (the family is a category and qualifies the keys), fitted to
 log seconds of everything that ran, too slow ones included, with validity as a second output of the same
@@ -44,7 +45,7 @@ def fit(
     timings: Sequence[StepTiming],
     *,
     seed: int,
-    num_steps: int = 300,
+    num_steps: int = 200,
     num_members: int = 4,
     num_folds: int = 5,
     learning_rate: float = 3e-3,
@@ -72,8 +73,8 @@ def fit(
     if num_timed < MIN_TIMED:
         reasons = sorted({timing.reason for timing in timings if timing.reason})[:3]
         raise ValueError(
-            f"`timings` must hold at least {MIN_TIMED} configurations that ran, got {num_timed} of {len(timings)} "
-            f"({reasons=}). Time more configurations, or raise the time limit."
+            f"`timings` must hold at least {MIN_TIMED} configurations that ran, got {num_timed} of "
+            f"{len(timings)} ({reasons=}). Time more configurations, or raise the time limit."
         )
     pairs = [read_pairs(config_type.model_validate_json(timing.config_json)) for timing in timings]
     vocabulary = build_vocabulary(config_type, pairs)
@@ -83,7 +84,7 @@ def fit(
     fold = _assign_folds([timing.config_fingerprint for timing in timings], num_folds, rng)
     folds = int(fold.max()) + 1
     train, validation = _row_weights(fold, folds, num_members, validation_fraction, rng)
-    keys = jax.random.split(jax.random.key(seed), train.shape[0])
+    keys = jax.random.split(jax.random.key(seed), train.shape[:2])
     settings = FitSettings(num_steps, learning_rate, weight_decay)
     points = coordinates(features, jnp.asarray(coordinate_weights(vocabulary)), network.num_keys)
     members, _ = fit_members(
@@ -99,8 +100,10 @@ def fit(
         jax_version=timings[0].jax_version,
         optimizer=timings[0].optimizer,
     )
-    final = jax.tree.map(lambda leaf: leaf[-num_members:], members)
     report = _held_out(timings, members, points, features, network, fold)
+    final = jax.tree.map(lambda leaf: leaf[-1], members)
+    if not report.uses_deep_set:
+        final = final._replace(time_network=jax.tree.map(jnp.zeros_like, final.time_network))
     return RuntimeModel(info, ModelArrays(points, final)), report
 
 
@@ -114,7 +117,7 @@ def _targets(timings: Sequence[StepTiming]) -> Targets:
 
 
 def _assign_folds(fingerprints: Sequence[str], num_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the fold of each row [N]; equal fingerprints share one, and folds differ in size by at most one."""
+    """Returns the fold of each row [N]; equal fingerprints share one, and the folds are of about one size."""
     unique, inverse = np.unique(np.asarray(fingerprints), return_inverse=True)
     order = rng.permutation(len(unique))
     folds: np.ndarray = (order % min(num_folds, len(unique)))[inverse]
@@ -124,7 +127,7 @@ def _assign_folds(fingerprints: Sequence[str], num_folds: int, rng: np.random.Ge
 def _row_weights(
     fold: np.ndarray, num_folds: int, num_members: int, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns train and validation weights [M, N], M = (num_folds + 1) · num_members; the last group holds out none."""
+    """Returns train and validation weights [num_folds + 1, M, N]; the last group holds no fold out."""
     shape = (num_folds + 1, num_members, len(fold))
     train, validation = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for group in range(num_folds + 1):
@@ -134,7 +137,7 @@ def _row_weights(
             count = max(1, round(fraction * len(rows)))
             validation[group, member, order[:count]] = 1.0
             train[group, member, order[count:]] = 1.0
-    return train.reshape(-1, len(fold)), validation.reshape(-1, len(fold))
+    return train, validation
 
 
 def _held_out(
@@ -145,20 +148,24 @@ def _held_out(
     network: NetworkConfig,
     fold: np.ndarray,
 ) -> CalibrationReport:
-    """Predicts each row with the members of the fold that left it out."""
+    """Predicts each row with the members of the fold that left it out, by the better of the two models."""
     gram = kernel(points, points)
 
     @jax.jit
     def apply(members: Member) -> tuple[jax.Array, jax.Array, jax.Array]:
-        base = jax.vmap(lambda m: base_log_seconds(m, gram))(members)
-        return *jax.vmap(lambda m, b: apply_member(m, b, features, network))(members, base), base
+        def one(member: Member) -> tuple[jax.Array, jax.Array, jax.Array]:
+            base = base_log_seconds(member, gram)
+            return *apply_member(member, base, features, network), base
 
-    num_groups = int(fold.max()) + 2  # the last group, the final model's, held nothing out
-    groups = [np.asarray(x).reshape(num_groups, -1, len(fold)) for x in apply(members)]
+        return jax.vmap(jax.vmap(one))(members)
+
+    groups = [np.asarray(values) for values in apply(members)]  # [folds + 1, members, N]
     rows = np.arange(len(fold))
     held_log, held_logit, held_base = (group[fold, :, rows] for group in groups)  # [N, members]
     probability = (1.0 / (1.0 + np.exp(-held_logit.astype(np.float64)))).mean(axis=1)
-    predicted, base = np.exp(held_log.mean(axis=1)), np.exp(held_base.mean(axis=1))
+    log_corrected, log_base = held_log.mean(axis=1), held_base.mean(axis=1)
+    uses_deep_set = _corrects(timings, log_corrected, log_base)
+    predicted, base = np.exp(log_corrected if uses_deep_set else log_base), np.exp(log_base)
     held_out = [
         CalibrationPoint(
             config_fingerprint=timing.config_fingerprint,
@@ -171,4 +178,13 @@ def _held_out(
         )
         for i, timing in enumerate(timings)
     ]
-    return summarize(held_out, num_folds=int(fold.max()) + 1)
+    return summarize(held_out, num_folds=int(fold.max()) + 1, uses_deep_set=uses_deep_set)
+
+
+def _corrects(timings: Sequence[StepTiming], corrected: np.ndarray, base: np.ndarray) -> bool:
+    """Returns whether the deep set lowers the held-out squared error of log seconds over what ran."""
+    measured = {
+        i: math.log(timing.seconds_per_step) for i, timing in enumerate(timings) if timing.seconds_per_step
+    }
+    rows, truth = list(measured), np.asarray(list(measured.values()))
+    return bool(((corrected[rows] - truth) ** 2).sum() < ((base[rows] - truth) ** 2).sum())

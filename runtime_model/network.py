@@ -6,7 +6,8 @@ pooled vector. Embeddings and slopes start at zero and get a gradient only where
 the fit never met (an unseen key, a category that the schema lists but no timing had) keeps contributing
 nothing.
 
-The time output is a *correction*: `runtime_model.fitting` adds it to a kernel regression on the same features.
+The time output is a *correction*: `runtime_model.fitting` adds it to a kernel regression on the same
+features.
 
 [1] Zaheer et al. 2017, Deep Sets (arXiv:1703.06114)  [2] Metz et al. 2022 (arXiv:2211.09760), App. C.4
 """
@@ -59,7 +60,9 @@ class DeepSet(nn.Module):
             + value_table[value_ids] * is_category[..., None]
             + slope_table[key_ids] * features.numbers[..., None]
         )
-        hidden = nn.relu(nn.Dense(self.hidden_size, bias_init=nn.initializers.normal(0.5), name="pair")(pairs))
+        hidden = nn.relu(
+            nn.Dense(self.hidden_size, bias_init=nn.initializers.normal(0.5), name="pair")(pairs)
+        )
         pooled = _masked_pool(hidden, jnp.asarray(features.mask))
         out = nn.relu(nn.Dense(self.hidden_size, name="set")(pooled))
         out = nn.Dense(2, kernel_init=nn.initializers.normal(0.02), name="out")(out)

@@ -1,4 +1,4 @@
-"""A fitted run-time model: predicts seconds per step and validity of configurations without compiling them."""
+"""A fitted run-time model: predicts seconds per step and validity without compiling anything."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ class RuntimeModel:
         """
         if meta.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"`meta` must have format_version {FORMAT_VERSION}, got {meta.get('format_version')!r}. Fit the "
-                "run-time model again."
+                f"`meta` must have format_version {FORMAT_VERSION}, got {meta.get('format_version')!r}. Fit "
+                "the run-time model again."
             )
         info = RuntimeModelInfo.model_validate(meta)
         return cls(info, _restore(jax.eval_shape(partial(_empty, info)), arrays))
@@ -114,8 +114,8 @@ def _restore(template: PyTree, arrays: dict[str, np.ndarray]) -> ModelArrays:
     missing, surplus = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
     if wrong or missing or surplus:
         raise ValueError(
-            f"`arrays` must match the run-time model's metadata, got {missing=}, {surplus=}, of another shape: "
-            f"{wrong}. Fit the run-time model again."
+            f"`arrays` must match the run-time model's metadata, got {missing=}, {surplus=}, of another "
+            f"shape: {wrong}. Fit the run-time model again."
         )
     leaves = [jnp.asarray(arrays[name]) for name in wanted]
     return cast(ModelArrays, jax.tree_util.tree_unflatten(treedef, leaves))

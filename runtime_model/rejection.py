@@ -58,8 +58,8 @@ class ProblemSizeThresholds(FrozenConfig):
         total = math.fsum(self.probabilities)
         if not math.isclose(total, 1.0, abs_tol=1e-6):
             raise ValueError(
-                f"`probabilities` must sum to 1, got {self.probabilities} = {total:g}. To keep their ratios, use "
-                "ProblemSizeThresholds.normalized(seconds=…, probabilities=…)."
+                f"`probabilities` must sum to 1, got {self.probabilities} = {total:g}. To keep their ratios, "
+                "use ProblemSizeThresholds.normalized(seconds=…, probabilities=…)."
             )
         return self
 
@@ -120,8 +120,9 @@ def _why_not(seconds: np.ndarray, valid: np.ndarray, budget: float, min_valid_pr
     in_time, runs = seconds <= budget, valid >= min_valid_probability
     fastest = f"{seconds[runs].min():.3g} s" if runs.any() else "none"
     return (
-        f"`budget_seconds` must be reachable, got {budget:.3g} s per step: accepted 0 of {len(seconds)} sampled "
-        f"configurations ({in_time.mean():.1%} predicted in time, {runs.mean():.1%} predicted valid with "
-        f"probability ≥ {min_valid_probability:g}, never both). Fastest valid seen: {fastest}; fastest of all: "
-        f"{seconds.min():.3g} s. Raise the budget above that, add a smaller task family, or raise `max_tries`."
+        f"`budget_seconds` must be reachable, got {budget:.3g} s per step: accepted 0 of {len(seconds)} "
+        f"sampled configurations ({in_time.mean():.1%} predicted in time, {runs.mean():.1%} predicted valid "
+        f"with probability ≥ {min_valid_probability:g}, never both). Fastest valid seen: {fastest}; fastest "
+        f"of all: {seconds.min():.3g} s. Raise the budget above that, add a smaller task family, or raise "
+        "`max_tries`."
     )

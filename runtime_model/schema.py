@@ -24,7 +24,7 @@ def const_fields(cls: type[BaseModel]) -> tuple[str, ...]:
 
 
 def schema_pairs(config_type: type[BaseModel]) -> tuple[list[str], list[str]]:
-    """Returns every key path of `config_type`, and every "key=category" its schema enumerates, in schema order."""
+    """Returns every key path of `config_type`, and every "key=category" that its schema enumerates."""
     schema = config_type.model_json_schema()
     keys: dict[str, None] = {}
     values: dict[str, None] = {}

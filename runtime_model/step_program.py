@@ -86,7 +86,8 @@ def compile_program(
     needed = getattr(run.memory_analysis(), "temp_size_in_bytes", 0)  # None where a backend has no analysis
     if needed > max_bytes:
         raise RefusedError(
-            f"too large: needs {needed / 2**20:.0f} MiB of temporary memory, more than {max_bytes / 2**20:.0f} MiB"
+            f"too large: needs {needed / 2**20:.0f} MiB of temporary memory, more than "
+            f"{max_bytes / 2**20:.0f} MiB"
         )
     return StepProgram(run, dynamics, state, compile_seconds, num_tasks)
 

@@ -133,7 +133,7 @@ def _measure(
 
 
 def _choose_steps(program: StepProgram, target_seconds: float, clock: Clock) -> int:
-    """Returns how many steps take about `target_seconds`, growing the trial until dispatch no longer counts."""
+    """Returns how many steps take about `target_seconds`, from trials long enough to measure."""
     steps = 1
     while steps < MAX_STEPS:
         steps *= 4

@@ -2,7 +2,7 @@
 
     keirin train --phase long_horizon
 
-Two CPU cores, about two minutes. What is good for 50 steps is too bold for 400; this phase corrects it, with a
+Two CPU cores, about two minutes. What is good for 50 steps is too bold for 250; this phase corrects it, with a
 lower outer rate because a long unroll's meta-loss is noisier.
 """
 
@@ -15,10 +15,11 @@ from runtime_model.rejection import ProblemSizeThresholds
 LONG_HORIZON = derive(
     SHORT_HORIZON,
     name="long_horizon",
-    summary="Larger tasks, 100–400 inner steps: learns to finish.",
-    problem_size=ProblemSizeThresholds(seconds=(1.5e-4, 4e-4), probabilities=(0.6, 0.4)),
+    summary="Larger tasks, 80–250 inner steps: learns to finish.",
+    problem_size=ProblemSizeThresholds(seconds=(1.5e-4, 3e-4), probabilities=(0.5, 0.5)),
+    max_num_params=10_000,
     num_static_configs=4,
-    estimator=derive(SHORT_HORIZON.estimator, min_horizon=100, max_horizon=400),
+    estimator=derive(SHORT_HORIZON.estimator, min_horizon=80, max_horizon=250),
     theta_optimizer=derive(SHORT_HORIZON.theta_optimizer, learning_rate=2e-3),
     outer_steps=30,
     validate_every=6,

@@ -14,14 +14,16 @@ from runtime_model.rejection import ProblemSizeThresholds
 
 SHORT_HORIZON = Phase(
     name="short_horizon",
-    summary="Small tasks, 20–100 inner steps: learns to be fast.",
+    summary="Small tasks, 20–80 inner steps: learns to be fast.",
     distribution="demo",
-    problem_size=ProblemSizeThresholds(seconds=(6e-5, 1.5e-4), probabilities=(0.6, 0.4)),
+    problem_size=ProblemSizeThresholds(seconds=(6e-5, 1.5e-4), probabilities=(0.5, 0.5)),
+    min_num_params=200,
+    max_num_params=4_000,
     num_static_configs=6,
     estimator=FullEsConfig(
         sigma=0.03,
         min_horizon=20,
-        max_horizon=100,
+        max_horizon=80,
         num_tasks=4,
         num_pairs=2,
         difference_clip=1.0,

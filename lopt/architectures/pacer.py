@@ -20,6 +20,7 @@ that a random walk of T steps covers the same at every horizon.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -61,7 +62,7 @@ class GroupState(NamedTuple):
 class PacerState(NamedTuple):
     """The state of one run."""
 
-    count: jax.Array  # scalar float32: updates so far
+    num_updates: jax.Array  # scalar float32: updates so far
     groups: tuple[GroupState, ...]
     loss_history: lh.LossHistory
 
@@ -125,11 +126,18 @@ class Pacer:
         total = jnp.asarray(num_steps, jnp.float32)
 
         def update(
-            grads: optax.Updates, state: PacerState, params: Any = None, *, value: Any = None, **extra_args: Any
+            grads: optax.Updates,
+            state: PacerState,
+            params: Any = None,
+            *,
+            value: Any = None,
+            **extra_args: Any,
         ) -> tuple[optax.Updates, PacerState]:
             del extra_args
             if params is None:
-                raise ValueError("pacer needs the parameters: call `update(grads, state, params, value=loss)`")
+                raise ValueError(
+                    "pacer needs the parameters: call `update(grads, state, params, value=loss)`"
+                )
             if value is None:
                 raise ValueError(
                     "pacer reads the loss: call `update(grads, state, params, value=loss)`, "
@@ -144,7 +152,7 @@ def _init(config: PacerConfig, params: Any) -> PacerState:
     leaves = jax.tree.leaves(params)
     grouping = gr.plan(leaves)
     return PacerState(
-        count=jnp.zeros((), jnp.float32),
+        num_updates=jnp.zeros((), jnp.float32),
         groups=tuple(
             _init_group(config, grouping, g, vector) for g, vector in enumerate(gr.gather(grouping, leaves))
         ),
@@ -180,16 +188,18 @@ def _update(
     rms = [jnp.sqrt(gr.tensor_mean(grouping, g, jnp.square(vector))) for g, vector in enumerate(vectors)]
     steps = _step_sizes(config, theta["controller"], num_steps, state, grouping, rms, trend)
     groups, updates = [], []
-    for g, (vector, grad) in enumerate(zip(vectors, gr.gather(grouping, jax.tree.leaves(grads)), strict=True)):
+    for g, (vector, grad) in enumerate(
+        zip(vectors, gr.gather(grouping, jax.tree.leaves(grads)), strict=True)
+    ):
         grad = jnp.clip(grad, -MAX_GRADIENT, MAX_GRADIENT)
         group = _accumulate(config, grouping, g, state.groups[g], grad)
-        direction = _direction(config, theta, grouping, g, group, vector, grad, rms[g], state.count + 1.0)
+        direction = _direction(config, theta, grouping, g, group, vector, grad, rms[g], state.num_updates + 1.0)
         length = jnp.sqrt(gr.tensor_mean(grouping, g, jnp.square(direction)))
         updates.append(-direction * gr.spread(grouping, g, steps[g] / jnp.maximum(length, 1e-12)))
         groups.append(group)
     cast = [u.astype(leaf.dtype) for u, leaf in zip(gr.scatter(grouping, updates), leaves, strict=True)]
     history = lh.update_loss_history(state.loss_history, loss, config.loss_decays)
-    return jax.tree.unflatten(treedef, cast), PacerState(state.count + 1.0, tuple(groups), history)
+    return jax.tree.unflatten(treedef, cast), PacerState(state.num_updates + 1.0, tuple(groups), history)
 
 
 def _accumulate(
@@ -227,7 +237,7 @@ def _direction(
         momenta=state.momenta,
         second_moment=state.second_moment,
         inverse_factored_root=_inverse_factored_root(config, grouping, group, state, count),
-        count=count,
+        num_updates=count,
         momentum_decays=config.momentum_decays,
         second_moment_decay=config.second_moment_decay,
     )
@@ -267,7 +277,7 @@ def _step_sizes(
     growth = jnp.log(jnp.maximum(current, 1e-12) / jnp.maximum(initial, 1e-12))
     shared = jnp.concatenate(
         [
-            tanh_fraction(state.count / jnp.maximum(num_steps, 1.0)),
+            tanh_fraction(state.num_updates / jnp.maximum(num_steps, 1.0)),
             trend,
             jnp.log10(jnp.maximum(num_steps, 1.0))[None] - 2.3,
         ]
@@ -277,8 +287,8 @@ def _step_sizes(
     inputs = jnp.concatenate([jnp.broadcast_to(shared[None], (len(ranks), shared.size)), per_tensor], axis=1)
     log_step = jnp.clip(nn.mlp(controller, inputs)[:, 0], -config.log_step_clip, config.log_step_clip)
     first = jnp.minimum(config.base_step * jax.lax.rsqrt(jnp.maximum(num_steps, 1.0)), config.max_first_step)
-    steps = first * cosine_decay(state.count, num_steps) * initial * jnp.exp(0.5 * growth + log_step)
+    steps = first * cosine_decay(state.num_updates, num_steps) * initial * jnp.exp(0.5 * growth + log_step)
     bounds = [0]
     for group in grouping.groups:
         bounds.append(bounds[-1] + len(group))
-    return [steps[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [steps[low:high] for low, high in pairwise(bounds)]

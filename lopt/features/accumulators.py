@@ -57,7 +57,9 @@ def init_factored(param: jax.Array) -> FactoredMoment:
         return FactoredMoment(jnp.zeros((0,), jnp.float32), jnp.zeros((0,), jnp.float32))
     row_axis, col_axis = axes
     without = lambda axis: tuple(size for i, size in enumerate(param.shape) if i != axis)  # noqa: E731
-    return FactoredMoment(jnp.zeros(without(col_axis), jnp.float32), jnp.zeros(without(row_axis), jnp.float32))
+    return FactoredMoment(
+        jnp.zeros(without(col_axis), jnp.float32), jnp.zeros(without(row_axis), jnp.float32)
+    )
 
 
 def update_factored(moment: FactoredMoment, squared: jax.Array, decay: float) -> FactoredMoment:

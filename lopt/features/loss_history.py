@@ -15,10 +15,10 @@ from lopt.features.accumulators import debias
 
 
 class LossHistory(NamedTuple):
-    """Moving averages of the loss; shape [num_decays]; `count` finite losses seen, scalar float32."""
+    """Moving averages of the loss; shape [num_decays]; `num_losses` finite losses seen, scalar float32."""
 
     ema: jax.Array
-    count: jax.Array
+    num_losses: jax.Array
 
 
 def init_loss_history(num_decays: int) -> LossHistory:
@@ -31,7 +31,7 @@ def update_loss_history(history: LossHistory, loss: jax.Array, decays: tuple[flo
     finite = jnp.isfinite(loss)
     rates = jnp.asarray(decays, jnp.float32)
     ema = rates * history.ema + (1.0 - rates) * jnp.where(finite, loss, 0.0)
-    return LossHistory(jnp.where(finite, ema, history.ema), history.count + jnp.where(finite, 1.0, 0.0))
+    return LossHistory(jnp.where(finite, ema, history.ema), history.num_losses + jnp.where(finite, 1.0, 0.0))
 
 
 def loss_trend(history: LossHistory, loss: jax.Array, decays: tuple[float, ...]) -> jax.Array:
@@ -39,9 +39,7 @@ def loss_trend(history: LossHistory, loss: jax.Array, decays: tuple[float, ...])
 
     Positive while the loss falls. Zero before the first loss and for a non-finite one.
     """
-    average = jnp.stack([debias(history.ema[i], decay, history.count) for i, decay in enumerate(decays)])
+    average = jnp.stack([debias(history.ema[i], decay, history.num_losses) for i, decay in enumerate(decays)])
     safe = jnp.where(jnp.isfinite(loss), loss, 0.0)
     trend = 2.0 * (average - safe) / (jnp.abs(average) + jnp.abs(safe) + 1e-12)
-    return jnp.where(jnp.isfinite(loss) & (history.count > 0), trend, 0.0)
-
-
+    return jnp.where(jnp.isfinite(loss) & (history.num_losses > 0), trend, 0.0)

@@ -30,7 +30,7 @@ class Accumulators(NamedTuple):
     second_moment: jax.Array
     inverse_factored_root: jax.Array
     """The rank-one estimate of v̂^(−1/2); for vectors and scalars, v̂^(−1/2) itself."""
-    count: jax.Array
+    num_updates: jax.Array
     """Scalar float32: updates so far, this one included."""
     momentum_decays: tuple[float, ...]
     second_moment_decay: float
@@ -42,11 +42,11 @@ def inverse_root(second_moment: jax.Array, decay: float, count: jax.Array) -> ja
 
 
 def _inverse_root(acc: Accumulators) -> jax.Array:
-    return inverse_root(acc.second_moment, acc.second_moment_decay, acc.count)
+    return inverse_root(acc.second_moment, acc.second_moment_decay, acc.num_updates)
 
 
 def _debiased_momentum(acc: Accumulators, index: int) -> jax.Array:
-    return debias(acc.momenta[index], acc.momentum_decays[index], acc.count)
+    return debias(acc.momenta[index], acc.momentum_decays[index], acc.num_updates)
 
 
 def _momentum(index: int) -> Callable[[Accumulators], jax.Array]:

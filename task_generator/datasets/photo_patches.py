@@ -1,8 +1,8 @@
 """Patches of scikit-learn's two sample photographs: which photograph, and at which height, is a patch from?
 
 Two photographs of 427×640 pixels in RGB, four horizontal bands each: eight classes. No pixel is shared
-between splits: the width is cut into vertical strips of one split each, and a patch of 12×12 pixels lies inside
-one strip and one band. The pattern of strips repeats every 80 columns, each time starting one split further:
+between splits: the width is cut into vertical strips of one split each, and a patch of 12×12 pixels lies
+inside one strip and one band. The pattern repeats every 80 columns, each time starting one split further:
 
     train 41, inner_valid 13, outer_valid 13, test 13; inner_valid 13, outer_valid 13, test 13, train 41; …
 
@@ -38,7 +38,7 @@ def strip_bounds() -> list[tuple[str, int, int]]:
 
 
 def cut_patches(photographs: list[np.ndarray]) -> dict[str, Arrays]:
-    """Returns per split patches [n, 12, 12, channels] of the photographs [height, 640, channels], and labels."""
+    """Returns per split patches [n, 12, 12, c] of the photographs [height, 640, c], and labels [n]."""
     found: dict[str, tuple[list[np.ndarray], list[int]]] = {split: ([], []) for split, _ in STRIPS}
     for photograph, pixels in enumerate(photographs):
         height = pixels.shape[0] // NUM_BANDS

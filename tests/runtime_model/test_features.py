@@ -1,4 +1,4 @@
-"""The featuriser reads nested configurations without collisions, clamping, or confusing the unseen with the seen."""
+"""The featuriser reads nested configurations without collisions, clamping or guessing what it never saw."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def test_numbers_are_log_scaled_to_the_fitted_range_and_not_clamped() -> None:
     features = featurize([Nested(family=Sparse(width=w)) for w in widths], vocabulary)
     column = vocabulary.rows[0]["family[sparse].width"][0]
     numbers = features.numbers[features.key_ids == column]
-    np.testing.assert_allclose(numbers, [-1.0, 0.0, 1.0, 5.0], atol=1e-6)  # log1p 3 is twice the range above 1
+    np.testing.assert_allclose(
+        numbers, [-1.0, 0.0, 1.0, 5.0], atol=1e-6
+    )  # log1p 3 is twice the range above 1
 
 
 def test_what_the_vocabulary_lacks_is_unknown_and_padding_is_masked() -> None:
@@ -105,7 +107,7 @@ def test_what_the_vocabulary_lacks_is_unknown_and_padding_is_masked() -> None:
 
 def test_a_value_without_features_is_refused_by_name() -> None:
     odd: Any = create_model("Odd", __base__=FrozenConfig, shape=(complex, 1j))
-    with pytest.raises(TypeError, match="`shape` must hold a number.*got complex"):
+    with pytest.raises(TypeError, match=r"`shape` must hold a number.*got complex"):
         read_pairs(odd())
 
 

@@ -181,7 +181,7 @@ def test_too_few_timings_are_refused_with_the_reasons() -> None:
 
 
 def test_one_class_only_gives_no_auc() -> None:
-    timings = [_record(c, seconds=_seconds(c)) for c in _draw(np.random.default_rng(0), 12)]
-    model, report = fit(timings, seed=0, num_steps=20, config_type=Toy)
+    timings = [_record(c, seconds=_seconds(c)) for c in _draw(np.random.default_rng(0), 64)]
+    model, report = fit(timings, seed=0, config_type=Toy)
     assert report.validity_auc is None
     assert (model.predict([Toy(family=Inner(width=8, batch=8, depth=1))]).valid_probability > 0.5).all()

@@ -72,7 +72,9 @@ def test_accepted_configurations_keep_the_samplers_ratios() -> None:
 
     counts = np.zeros(10)
     for _ in range(2000):
-        counts[rejection_sample(lambda r: int(r.integers(10)), predict, rng, budget_seconds=4.5, batch=3)] += 1
+        counts[
+            rejection_sample(lambda r: int(r.integers(10)), predict, rng, budget_seconds=4.5, batch=3)
+        ] += 1
     assert counts[5:].sum() == 0
     np.testing.assert_allclose(counts[:5] / 2000, 0.2, atol=0.04)  # 4.5 standard deviations
 
@@ -103,7 +105,8 @@ def test_the_papers_probabilities_are_refused_with_the_way_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "probabilities"), [((), ()), ((1.0,), (0.5, 0.5)), ((-1.0,), (1.0,)), ((1.0, 2.0), (1.5, -0.5))]
+    ("seconds", "probabilities"),
+    [((), ()), ((1.0,), (0.5, 0.5)), ((-1.0,), (1.0,)), ((1.0, 2.0), (1.5, -0.5))],
 )
 def test_impossible_thresholds_are_refused(
     seconds: tuple[float, ...], probabilities: tuple[float, ...]

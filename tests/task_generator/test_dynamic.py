@@ -22,7 +22,8 @@ def test_the_switch_gives_value_and_derivative_of_the_named_function(index: int)
     chosen = jnp.int32(index)
     np.testing.assert_allclose(switch_activation(chosen, POINTS), fn(POINTS), atol=1e-6)
     derivative = jax.grad(lambda x: switch_activation(chosen, x).sum())(POINTS)
-    np.testing.assert_allclose(derivative, jax.grad(lambda x: fn(x).sum())(POINTS), atol=1e-6)
+    # gelu's 1 + tanh cancels at −5: an error of 2⁻²⁴ there, times terms up to x², is 4e-6.
+    np.testing.assert_allclose(derivative, jax.grad(lambda x: fn(x).sum())(POINTS), atol=4e-6)
 
 
 def test_the_paper_has_eleven_activations_and_overrides_know_more() -> None:

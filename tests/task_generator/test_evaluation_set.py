@@ -49,13 +49,15 @@ def test_each_is_small_and_means_the_same_for_every_seed(task: EvaluationTask) -
     assert task.config.approximate_cost()["flops_per_step"] < 2e7
     family = task.config.build()
     key = jax.random.key(0)
-    scales_fixed = not task.config.augmentations
 
-    def first_loss(seed: int) -> float:
-        problem = family.task(family.sample_dynamic(jax.random.key(seed)))
-        return float(problem.loss(problem.init(key), key, problem.batch(key))[0])
+    @jax.jit
+    def first_loss(seed_key: jax.Array) -> jax.Array:
+        problem = family.task(family.sample_dynamic(seed_key))
+        return problem.loss(problem.init(key), key, problem.batch(key))[0]
 
-    assert first_loss(1) == pytest.approx(first_loss(2), rel=0 if scales_fixed else 1e-5)
+    # Re-parameterisation draws other scales, which leave the function what it is, up to rounding.
+    first, second = (float(first_loss(jax.random.key(seed))) for seed in (1, 2))
+    assert first == pytest.approx(second, rel=1e-5 if task.config.augmentations else 0)
 
 
 def test_an_unknown_set_comes_with_the_nearest() -> None:

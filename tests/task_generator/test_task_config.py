@@ -46,7 +46,7 @@ def test_a_changed_number_changes_the_fingerprint() -> None:
         ({"family": {**MLP, "image_size": 65}}, "image_size.*got 65"),
         (
             {"family": MLP, "augmentations": [{"augmentation": "reparam"}]},
-            "unknown task augmentation 'reparam'",
+            "augmentation.*'reparam'.*Did you mean 'reparametrize'",
         ),
     ],
 )

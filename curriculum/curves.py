@@ -1,0 +1,144 @@
+"""Learning curves for evaluation: one unit trains one task with many settings and seeds in one program.
+
+A unit is either a learned optimizer at several thetas or a baseline at several learning rates; both are one
+axis of a `vmap`, seeds are the other, so that tuning over fifteen rates costs one compilation.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from curriculum.worker import MAX_COMPILED_PROGRAMS, build_optimizer, key_from_seed
+from lopt.baselines import BASELINES
+from lopt.inner_loop import LearningCurve, train_curve
+from lopt.registry import lookup
+from lopt.types import Split, Theta
+from task_generator.task_config import TaskConfig
+
+EVALUATION_SPLITS: tuple[Split, ...] = ("train", "outer_valid")
+EVALUATION_STREAM = 7_777
+"""First number of every evaluation seed: apart from meta-training's streams."""
+
+
+class CurveUnit(NamedTuple):
+    """Curves to compute: every setting with every seed, on one task."""
+
+    task: str  # TaskConfig as JSON
+    optimizer: str  # {"baseline": name} or an architecture configuration, as JSON
+    seeds: tuple[int, ...]
+    horizon: int  # the number of steps that the optimizer is told
+    num_points: int  # P, the initialisation included
+    eval_every: int  # steps between points; (num_points − 1) · eval_every are trained
+    num_eval_batches: int = 4
+
+
+class CurveBatch(NamedTuple):
+    """H settings × S seeds × P points, as NumPy."""
+
+    step: np.ndarray  # [P]
+    losses: dict[str, np.ndarray]  # split → [H, S, P]
+    seconds_per_step: float  # of one run, execution only, all runs of the program sharing one core
+
+
+def baseline_json(name: str) -> str:
+    """Returns how a unit names a baseline.
+
+    Raises:
+      UnknownNameError: If there is none of that name.
+    """
+    lookup(BASELINES, name, kind="baseline")
+    return json.dumps({"baseline": name})
+
+
+def run_curve_unit(
+    unit: CurveUnit, settings: Sequence[Any], clock: Callable[[], float] = time.perf_counter
+) -> CurveBatch:
+    """Returns the curves of one unit.
+
+    Args:
+      unit: What to train.
+      settings: Learning rates for a baseline, thetas (trees of NumPy arrays) for a learned optimizer.
+      clock: Where seconds come from.
+    """
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves]), *settings
+    )
+    keys = jnp.stack([key_from_seed((EVALUATION_STREAM, seed)) for seed in unit.seeds])
+    arguments = (stacked, keys, jnp.int32(unit.horizon), jnp.int32(unit.eval_every))
+    program = _compiled(
+        unit.task, unit.optimizer, unit.num_points, unit.num_eval_batches, _Shapes.of(arguments)
+    )
+    start = clock()
+    curve = jax.device_get(program(*arguments))
+    elapsed = clock() - start
+    num_steps = max((unit.num_points - 1) * unit.eval_every, 1)
+    return CurveBatch(
+        step=np.asarray(curve.step[0, 0]),
+        losses={split: np.asarray(loss) for split, loss in curve.losses.items()},
+        seconds_per_step=elapsed / (num_steps * len(settings) * len(unit.seeds)),
+    )
+
+
+class _Shapes:
+    """Abstract arguments, equal and hashed by shape: the part of a cache key that compilation depends on."""
+
+    def __init__(self, arguments: tuple[Any, ...]):
+        self.arguments = arguments
+        leaves, treedef = jax.tree.flatten(arguments)
+        self._key = (tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), treedef)
+
+    @classmethod
+    def of(cls, arguments: tuple[Any, ...]) -> _Shapes:
+        return cls(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Shapes) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@lru_cache(maxsize=MAX_COMPILED_PROGRAMS)
+def _compiled(
+    task_json: str, optimizer_json: str, num_points: int, num_eval_batches: int, shapes: _Shapes
+) -> Callable[..., LearningCurve]:
+    """Returns the compiled program; compiling ahead keeps compilation out of the measured seconds."""
+    family = TaskConfig.model_validate_json(task_json).build()
+    transform = _transform(optimizer_json)
+
+    def one(setting: Any, key: jax.Array, horizon: jax.Array, eval_every: jax.Array) -> LearningCurve:
+        dynamic_key, run_key = jax.random.split(key)
+        return train_curve(
+            family.task(family.sample_dynamic(dynamic_key)),
+            transform(setting, horizon),
+            run_key,
+            eval_every=eval_every,
+            num_points=num_points,
+            splits=EVALUATION_SPLITS,
+            num_eval_batches=num_eval_batches,
+        )
+
+    over_seeds = jax.vmap(one, in_axes=(None, 0, None, None))
+    over_settings = jax.vmap(over_seeds, in_axes=(0, None, None, None))
+    return jax.jit(over_settings).lower(*shapes.arguments).compile()
+
+
+def _transform(optimizer_json: str) -> Callable[[Any, jax.Array], optax.GradientTransformationExtraArgs]:
+    data = json.loads(optimizer_json)
+    if "baseline" in data:
+        return lookup(BASELINES, data["baseline"], kind="baseline").factory
+    learned = build_optimizer(optimizer_json)
+
+    def transform(theta: Theta, horizon: jax.Array) -> optax.GradientTransformationExtraArgs:
+        return learned.transform(theta, num_steps=horizon)
+
+    return transform

@@ -1,0 +1,55 @@
+"""Which tasks a phase holds: drawn from its distribution, kept if predicted to be valid and fast enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from curriculum.phase import Phase
+from runtime_model.prediction import Prediction
+from runtime_model.rejection import rejection_sample
+from task_generator.known_distributions import get_distribution
+from task_generator.sampling import sample_task_config
+from task_generator.task_config import TaskConfig
+
+MAX_REDRAWS = 10_000
+
+
+def sample_phase_tasks(
+    phase: Phase, predict: Callable[[Sequence[TaskConfig]], Prediction], *, seed: int
+) -> tuple[TaskConfig, ...]:
+    """Returns the phase's static configurations; number i depends on (seed, i) alone.
+
+    Args:
+      phase: Its distribution, thresholds and number of configurations.
+      predict: A run-time model's `predict`.
+      seed: Of the phase.
+
+    Raises:
+      BudgetUnreachableError: If no drawn configuration is predicted to run within the drawn budget.
+      ValueError: If the distribution hardly ever draws networks of the phase's size.
+    """
+    distribution = get_distribution(phase.distribution)
+
+    def sample(rng: np.random.Generator) -> TaskConfig:
+        for _ in range(MAX_REDRAWS):
+            config = sample_task_config(distribution, rng)
+            if phase.min_num_params <= config.approximate_cost()["num_params"] <= phase.max_num_params:
+                return config
+        raise ValueError(
+            f"none of {MAX_REDRAWS} configurations of {distribution.name!r} has between {phase.min_num_params} "
+            f"and {phase.max_num_params} parameters. Widen `min_num_params` and `max_num_params` of phase "
+            f"{phase.name!r}."
+        )
+
+    return tuple(
+        rejection_sample(
+            sample,
+            predict,
+            np.random.default_rng(np.random.SeedSequence([seed, index])),
+            budget_seconds=phase.problem_size,
+            min_valid_probability=phase.min_valid_probability,
+        )
+        for index in range(phase.num_static_configs)
+    )

@@ -1,0 +1,317 @@
+"""The command `keirin`. Commands import what they need when they run, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli_options import (
+    Count,
+    Curriculum,
+    Debug,
+    Distribution,
+    EvaluationSets,
+    Home,
+    Horizon,
+    MemoryLimit,
+    NumSeeds,
+    OuterSteps,
+    Scheduler,
+    Seed,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from flows.settings import RuntimeSettings
+
+STEPS, WHOLE, LOOK = "Single steps, in their order", "The whole pipeline", "Look"
+
+app = typer.Typer(
+    name="keirin",
+    help="Meta-train learned optimizers: sample tasks, time them, train in phases, evaluate, promote.\n\n"
+    "Start with [bold]keirin demo[/bold]: everything, on embedded data, in minutes. Every command continues "
+    "where an earlier, interrupted one stopped, and skips what is complete.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(rich_help_panel=WHOLE)
+def demo(
+    home: Home = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Run everything on embedded real data, in at most eight minutes on two cores.
+
+    Samples 60 small tasks, times them, fits the run-time model, meta-trains two phases, compares the result with
+    Adam and AdamW tuned per task, promotes it if it is better, and writes a report. Kill it at any moment: the
+    same command continues.
+    """
+    settings = _settings(home, scheduler, workers, memory_limit)
+    _run("flows.pipeline.pipeline", "PipelineParameters", {}, settings, debug)
+
+
+@app.command(rich_help_panel=WHOLE)
+def run(
+    distribution: Distribution = None,
+    count: Count = None,
+    curriculum: Curriculum = None,
+    seed: Seed = None,
+    outer_steps: OuterSteps = None,
+    horizon: Horizon = None,
+    num_seeds: NumSeeds = None,
+    home: Home = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Run the whole pipeline with your own numbers.
+
+    Example: keirin run --count 200 --outer-steps 500 --scheduler tcp://10.0.0.1:8786
+    """
+    values = {
+        "distribution": distribution,
+        "count": count,
+        "curriculum": curriculum,
+        "seed": seed,
+        "outer_steps": outer_steps,
+        "horizon": horizon,
+        "num_seeds": num_seeds,
+    }
+    settings = _settings(home, scheduler, workers, memory_limit)
+    _run("flows.pipeline.pipeline", "PipelineParameters", values, settings, debug)
+
+
+@app.command(rich_help_panel=LOOK)
+def up(
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Prefect: flows, runs, forms.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="MLflow: metrics and models.")] = 5000,
+    dask_port: Annotated[int, typer.Option(min=1, max=65535, help="Dask: what the workers do.")] = 8787,
+    home: Home = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Start the servers and pages of this workspace; Ctrl-C stops them all.
+
+    Prefect with every flow ready to run from a form, MLflow, and Dask workers with their dashboard, all on
+    127.0.0.1 and all with their files in the workspace. Other commands use them while they run.
+    """
+    from rich.console import Console
+
+    from flows.services import Ports
+    from flows.up import run_up
+
+    ports = Ports(prefect=prefect_port, mlflow=mlflow_port, dask=dask_port)
+    run_up(_settings(home, None, workers, memory_limit), ports, Console())
+
+
+@app.command(rich_help_panel=STEPS)
+def sample(
+    distribution: Distribution = None,
+    count: Count = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Draw task configurations and show them.
+
+    Example: keirin sample --distribution demo --count 5 --seed 1 --json
+    """
+    from flows.show import show_sample
+
+    values = {"distribution": distribution, "count": count, "seed": seed}
+    show_sample(_given(values), _settings(home, None, None, None), as_json=as_json)
+
+
+@app.command(rich_help_panel=STEPS)
+def time(
+    distribution: Distribution = None,
+    count: Count = None,
+    seed: Seed = None,
+    max_seconds_per_step: Annotated[
+        float | None, typer.Option(help="Slower configurations count as invalid [0.05].")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure again what was timed before.")] = False,
+    home: Home = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Time sampled configurations on the workers; what fails is recorded as invalid."""
+    values = {
+        "distribution": distribution,
+        "count": count,
+        "seed": seed,
+        "max_seconds_per_step": max_seconds_per_step,
+        "again": again,
+    }
+    settings = _settings(home, scheduler, workers, memory_limit)
+    _run("flows.time_tasks.time_tasks", "TimeParameters", values, settings, debug)
+
+
+@app.command(rich_help_panel=STEPS)
+def fit(
+    distribution: Distribution = None,
+    count: Count = None,
+    seed: Seed = None,
+    fit_seed: Annotated[int | None, typer.Option(help="Folds and initial weights [0].")] = None,
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Fit the run-time and validity model to the timings, and print its held-out error."""
+    values = {"distribution": distribution, "count": count, "seed": seed, "fit_seed": fit_seed}
+    settings = _settings(home, None, None, None)
+    _run("flows.fit_runtime_model.fit_runtime_model", "FitParameters", values, settings, debug, False)
+
+
+@app.command(rich_help_panel=STEPS)
+def train(
+    curriculum: Curriculum = None,
+    phase: Annotated[
+        str | None, typer.Option(help="Name of the phase [the first that is not complete].")
+    ] = None,
+    seed: Seed = None,
+    outer_steps: OuterSteps = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of the outer optimizer [as the phase says].")
+    ] = None,
+    home: Home = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Meta-train one phase of a curriculum, and promote its best optimizer for the next phase to start from.
+
+    Example: keirin train --phase short_horizon --outer-steps 20
+    """
+    values = {
+        "curriculum": curriculum,
+        "phase": phase,
+        "seed": seed,
+        "outer_steps": outer_steps,
+        "learning_rate": learning_rate,
+    }
+    settings = _settings(home, scheduler, workers, memory_limit)
+    _run("flows.meta_train_phase.meta_train_phase", "TrainParameters", values, settings, debug)
+
+
+@app.command(rich_help_panel=STEPS)
+def evaluate(
+    optimizer: Annotated[
+        str | None, typer.Argument(help="Alias, models:/NAME/VERSION or a checkpoint's folder [candidate].")
+    ] = None,
+    evaluation_sets: EvaluationSets = None,
+    horizon: Horizon = None,
+    num_seeds: NumSeeds = None,
+    home: Home = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Compare a learned optimizer with baselines that are tuned per task, on tasks it was not trained on."""
+    values = {
+        "optimizer": optimizer,
+        "evaluation_sets": evaluation_sets or None,
+        "horizon": horizon,
+        "num_seeds": num_seeds,
+    }
+    settings = _settings(home, scheduler, workers, memory_limit)
+    _run("flows.evaluate.evaluate", "EvaluateParameters", values, settings, debug)
+
+
+@app.command(rich_help_panel=STEPS)
+def promote(
+    optimizer: Annotated[
+        str | None, typer.Argument(help="Alias or models:/NAME/VERSION [candidate].")
+    ] = None,
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Make an evaluated optimizer the champion if it passes the gate; the reasons are stored either way."""
+    values = {"optimizer": optimizer}
+    settings = _settings(home, None, None, None)
+    _run("flows.promote.promote", "PromoteParameters", values, settings, debug, False)
+
+
+@app.command(rich_help_panel=LOOK)
+def report(
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Write the report of what has been run so far: a table here, and a page that needs no network."""
+    from flows.show import show_report
+
+    show_report(_settings(home, None, None, None), open_page=open_page)
+
+
+@app.command(rich_help_panel=LOOK)
+def status(home: Home = None, debug: Debug = False) -> None:
+    """Show phases, checkpoints, aliases, the last evaluation and running servers at a glance."""
+    from rich.console import Console
+
+    from flows.status import show_status
+
+    show_status(_settings(home, None, None, None), Console())
+
+
+def main() -> None:
+    """Entry point of the command `keirin`."""
+    from flows.cli_errors import guarded
+
+    sys.exit(guarded(app, debug="--debug" in sys.argv))
+
+
+def _settings(
+    home: Path | None, scheduler: str | None, workers: int | None, memory_limit: str | None
+) -> RuntimeSettings:
+    from flows.settings import settings_for_this_machine
+
+    return settings_for_this_machine(
+        home=home, scheduler=scheduler, num_workers=workers, memory_limit=memory_limit
+    )
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _run(
+    entrypoint: str,
+    model: str,
+    values: dict[str, Any],
+    settings: RuntimeSettings,
+    debug: bool,
+    needs_workers: bool = True,
+) -> None:
+    from rich.console import Console
+
+    from flows.launch import run_flow
+
+    run_flow(
+        entrypoint,
+        lambda parameters: getattr(parameters, model)(**_given(values)),
+        settings,
+        Console(),
+        needs_workers=needs_workers,
+        debug=debug,
+    )
+
+
+if __name__ == "__main__":
+    main()

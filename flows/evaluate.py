@@ -1,0 +1,105 @@
+"""Step 5: compare a learned optimizer with baselines tuned per task, on tasks that it was not trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from curriculum.evaluation import CANDIDATE, EvaluationConfig, EvaluationSummary
+from flows.artifacts import ArtifactSpec
+from flows.evaluation_curves import compute_curves, plan_jobs
+from flows.evaluation_report import build_report, build_summary
+from flows.optimizer_reference import OptimizerReference, resolve_optimizer
+from flows.parameters import EvaluateParameters
+from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
+from flows.record import recall, remember
+from flows.report_data import collect
+from flows.reporting import headline, learning_curves_png, speedup_cdf_png, task_rows
+from flows.session import Session, current_session
+from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
+
+VERSION = 1
+
+
+def run_evaluation(parameters: EvaluateParameters, session: Session) -> EvaluationSummary:
+    """Evaluates an optimizer unless that has been done. Returns the summary."""
+    optimizer = resolve_optimizer(parameters.optimizer, session)
+    tasks = _tasks(parameters)
+    config = EvaluationConfig(
+        horizon=parameters.horizon,
+        num_seeds=parameters.num_seeds,
+        normalizer_factor=parameters.normalizer_factor,
+    )
+    spec = ArtifactSpec(
+        "evaluation",
+        VERSION,
+        {"config": config.model_dump(mode="json"), "tasks": [task.config.fingerprint() for task in tasks]},
+        (optimizer.fingerprint,),
+    )
+    done = session.artifacts.read(spec)
+    if done is None:
+        done = _evaluate(parameters, config, tasks, optimizer, session)
+        session.artifacts.write(spec, done)
+    else:
+        session.reporter.line("evaluated before, with the same settings")
+    by_optimizer = recall(session.workspace, "evaluations") or {}
+    remember(session.workspace, "evaluations", {**by_optimizer, optimizer.fingerprint: done["summary"]})
+    remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, **done})
+    shown = headline(collect(session.workspace))
+    remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, "headline": shown, **done})
+    return EvaluationSummary.model_validate(done["summary"])
+
+
+def stored_summary(optimizer: OptimizerReference, session: Session) -> EvaluationSummary | None:
+    """Returns the latest evaluation of an optimizer, or None."""
+    found = (recall(session.workspace, "evaluations") or {}).get(optimizer.fingerprint)
+    return None if found is None else EvaluationSummary.model_validate(found)
+
+
+def _tasks(parameters: EvaluateParameters) -> list[EvaluationTask]:
+    return [task for name in parameters.evaluation_sets for task in get_evaluation_set(name)]
+
+
+def _evaluate(
+    parameters: EvaluateParameters,
+    config: EvaluationConfig,
+    tasks: list[EvaluationTask],
+    optimizer: OptimizerReference,
+    session: Session,
+) -> dict[str, Any]:
+    jobs = plan_jobs(tasks, optimizer, config)
+    progress = ProgressArtifact("evaluation-progress", "Sets of learning curves computed.")
+    batches = compute_curves(jobs, session, progress)
+    summary = build_summary(tasks, batches, config)
+    report = build_report(
+        tasks,
+        batches,
+        summary,
+        set_name=" + ".join(parameters.evaluation_sets),
+        label=_label(optimizer),
+    )
+    return {"summary": summary.model_dump(mode="json"), "report": report.model_dump(mode="json")}
+
+
+def _label(optimizer: OptimizerReference) -> str:
+    architecture = optimizer.config()["architecture"]
+    return f"{architecture} v{optimizer.version}" if optimizer.version is not None else str(architecture)
+
+
+@flow(name="evaluate", flow_run_name="{parameters.optimizer}")
+def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str, float]:  # noqa: B008
+    """Compares a learned optimizer with tuned Adam and AdamW: learning curves, final losses, speed-ups."""
+    with current_session() as session:
+        session.reporter.heading("evaluate")
+        summary = run_evaluation(parameters, session)
+        data = collect(session.workspace)
+        session.reporter.line(headline(data))
+        publish_table("evaluation", task_rows(data), "Every task, with the speed-up over tuned Adam.")
+        publish_markdown("evaluation-result", headline(data))
+        publish_image("learning-curves", learning_curves_png(data), "Learning curves of every optimizer.")
+        publish_image("speedup-cdf", speedup_cdf_png(data), "Share of tasks with at least that speed-up.")
+        return {
+            "held_out": summary.geometric_mean_speedup(CANDIDATE, held_out=True),
+            "in_distribution": summary.geometric_mean_speedup(CANDIDATE, held_out=False),
+        }

@@ -1,0 +1,100 @@
+"""What a user means by "candidate", "champion", `models:/keirin/3` or a folder: weights, and who they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from curriculum.worker import build_optimizer, key_from_seed
+from flows.artifacts import fingerprint_of
+from flows.session import Session
+from lopt.types import Theta
+from storage.errors import AliasNotFoundError, StorageError
+from storage.pytrees import restore
+from storage.registry_reading import resolve_version
+from storage.resolver import ARCHITECTURE, THETA, resolve_checkpoint
+
+THETA_STREAM = 2
+"""Stream of the initialisation's randomness; 0 and 1 are the learner's (`curriculum.meta_train`)."""
+
+
+@dataclass(frozen=True)
+class OptimizerReference:
+    """A learned optimizer with its weights.
+
+    Attributes:
+      ref: What the user wrote.
+      version: Of the registered model; None for a folder.
+      architecture: Its configuration, as JSON text.
+      theta: The weights.
+      initial_theta: The weights that its training started from.
+      fingerprint: Of architecture and weights, to the last bit.
+    """
+
+    ref: str
+    version: int | None
+    architecture: str
+    theta: Theta
+    initial_theta: Theta
+    fingerprint: str
+
+    def config(self) -> dict[str, Any]:
+        """Returns the architecture's configuration."""
+        return dict(json.loads(self.architecture))
+
+
+def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
+    """Returns the learned optimizer behind `ref`.
+
+    Raises:
+      AliasNotFoundError: If there is no such alias or version.
+      CheckpointNotFoundError: If there is no such folder.
+      CorruptCheckpointError: If its bytes are not those that were written.
+    """
+    checkpoint = resolve_checkpoint(ref, session.workspace)
+    try:
+        config: dict[str, Any] = checkpoint.metadata[ARCHITECTURE]
+        flat = checkpoint.trees[THETA]
+    except KeyError as error:
+        raise StorageError(
+            f"{checkpoint.info} holds no learned optimizer: it has no {error.args[0]!r}."
+        ) from error
+    architecture = _canonical(config)
+    initial = initial_theta(architecture, int(checkpoint.metadata.get("seed", 0)))
+    theta = jax.tree.map(np.asarray, restore(initial, flat))
+    return OptimizerReference(
+        ref=ref,
+        version=_version(ref, session),
+        architecture=architecture,
+        theta=theta,
+        initial_theta=jax.tree.map(np.asarray, initial),
+        fingerprint=optimizer_fingerprint(architecture, theta),
+    )
+
+
+def initial_theta(architecture: str, seed: int) -> Theta:
+    """Returns the weights that training with `seed` starts from."""
+    return build_optimizer(architecture).init_theta(key_from_seed((seed, THETA_STREAM)))
+
+
+def optimizer_fingerprint(architecture: str, theta: Theta) -> str:
+    """Returns a fingerprint of an architecture and its weights, to the last bit."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(theta)]
+    return fingerprint_of(
+        [architecture, *([list(leaf.shape), str(leaf.dtype), leaf.tobytes().hex()] for leaf in leaves)]
+    )
+
+
+def _version(ref: str, session: Session) -> int | None:
+    try:
+        return resolve_version(session.workspace, ref).version
+    except AliasNotFoundError:  # a folder
+        return None
+
+
+def _canonical(config: dict[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,63 @@
+"""Step 7: the report, as a page that needs no network, pictures, and a table in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.parameters import ReportParameters
+from flows.prefect_artifacts import publish_image, publish_markdown, publish_table
+from flows.report_data import collect
+from flows.reporting import (
+    ReportData,
+    headline,
+    learning_curves_png,
+    meta_training_png,
+    render_html,
+    result_lines,
+    speedup_cdf_png,
+    summary_lines,
+    task_rows,
+    terminal_table,
+)
+from flows.session import Session, current_session
+
+PAGE, DATA = "report.html", "report.json"
+
+
+def run_report(parameters: ReportParameters, session: Session) -> Path:
+    """Writes the page and its data, and prints the table. Returns the page."""
+    data = collect(session.workspace, title=parameters.title, command="keirin run")
+    folder = session.workspace.reports
+    page = folder / PAGE
+    page.write_text(render_html(data), "utf-8")
+    (folder / DATA).write_text(data.model_dump_json(indent=1), "utf-8")
+    if data.evaluation is not None:
+        session.reporter.show(terminal_table(data))
+    for line in (*result_lines(data), *summary_lines(data)):
+        session.reporter.line(line)
+    return page
+
+
+def publish(data: ReportData) -> None:
+    """Shows the result on the flow run's page."""
+    lines = [f"**{headline(data)}**", *result_lines(data)[1:], *summary_lines(data)]
+    publish_markdown("result", "\n\n".join(lines))
+    if data.phases:
+        publish_image("meta-training", meta_training_png(data), "Meta-loss over the phases.")
+    if data.evaluation is not None:
+        publish_table("evaluation", task_rows(data), "Every task, with the speed-up over each baseline.")
+        publish_image("learning-curves", learning_curves_png(data), "Learning curves on the held-out tasks.")
+        if any(task.speedups for task in data.evaluation.tasks):
+            publish_image("speedup-cdf", speedup_cdf_png(data), "Speed-up over the tuned baselines.")
+
+
+@flow(name="report")
+def report(parameters: ReportParameters = ReportParameters()) -> str:  # noqa: B008 - immutable
+    """Writes the report of everything that has been run in this workspace."""
+    with current_session() as session:
+        session.reporter.heading("report")
+        page = run_report(parameters, session)
+        publish(collect(session.workspace, title=parameters.title))
+        return str(page)

@@ -1,0 +1,38 @@
+"""Commands that only show something: no server, no workers, an answer in seconds."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.parameters import ReportParameters, SampleParameters
+from flows.progress import Reporter
+from flows.report import run_report
+from flows.sample_tasks import draw, rows
+from flows.session import Session
+from flows.settings import RuntimeSettings
+
+
+def show_sample(values: dict[str, Any], settings: RuntimeSettings, *, as_json: bool) -> None:
+    """Prints sampled task configurations, as a table or as a JSON list that reads back."""
+    configs = draw(SampleParameters(**values))
+    if as_json:
+        print(json.dumps([config.model_dump(mode="json") for config in configs], indent=1))
+        return
+    table = Table("#", "task", "fingerprint")
+    table.add_column("parameters", justify="right")
+    table.add_column("MFLOP per step", justify="right")
+    for row in rows(configs):
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+def show_report(settings: RuntimeSettings, *, open_page: bool) -> None:
+    """Writes the report, prints it, and opens the page if asked to."""
+    page = run_report(ReportParameters(), Session(settings, Reporter(Console())))
+    if open_page:
+        webbrowser.open(page.as_uri())

@@ -1,0 +1,144 @@
+"""Speed-ups, curves, summaries and the promotion gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from curriculum.curves import CurveBatch, CurveUnit, baseline_json, run_curve_unit
+from curriculum.evaluation import (
+    EvaluationConfig,
+    EvaluationSummary,
+    OptimizerResult,
+    TaskResult,
+    summarize_task,
+)
+from curriculum.promotion import GateConfig, decide
+from curriculum.speedup import fit_normalizer, tuned_index
+from lopt.architectures.pacer import PacerConfig
+from task_generator.task_config import TaskConfig
+
+
+def test_normalizer_matches_the_released_one(golden: Path) -> None:
+    data = np.load(golden / "g_speedup_normalizer.npz")
+    for points, suffix in ((512, ""), (2048, "_v2")):
+        ours = fit_normalizer(data["xs"], data["adam_losses"], ema=0.95, num_points=points)
+        np.testing.assert_allclose(ours.steps, data[f"norm{suffix}_xp"], rtol=1e-6)
+        np.testing.assert_allclose(ours.losses, data[f"norm{suffix}_yp"], rtol=1e-5)
+    ours = fit_normalizer(data["xs"], data["adam_losses"], ema=0.95, num_points=512)
+    np.testing.assert_allclose(
+        ours.equivalent_steps(data["query_loss"]), data["query_normalized"], rtol=1e-3, atol=0.5
+    )
+    np.testing.assert_allclose(
+        ours.equivalent_steps(data["target_losses"]), data["target_normalized"], rtol=1e-3, atol=0.5
+    )
+
+
+def test_speedup_by_hand() -> None:
+    """Best envelope 4, 2, 1 at steps 0, 10, 20: loss 1.5 is reached at step 15; trained 5 steps → 3 times."""
+    curves = np.asarray([[[4.0, 2.0, 3.0]], [[4.0, 3.0, 1.0]], [[4.0, np.nan, np.nan]]])
+    normalizer = fit_normalizer(np.asarray([0, 10, 20]), curves)
+    assert normalizer.losses.tolist() == [4.0, 2.0, 1.0]
+    speedups = normalizer.speedup(np.asarray([1.5, 0.5, 9.0, np.nan]), 5)
+    np.testing.assert_allclose(
+        speedups, [3.0, 4.0, 0.0, 0.0]
+    )  # capped at 20/5; worse than the start; diverged
+
+
+def test_flat_envelope_counts_from_its_first_step() -> None:
+    normalizer = fit_normalizer(np.asarray([0, 1, 2, 3]), np.asarray([[[3.0, 1.0, 1.0, 1.0]]]))
+    assert float(normalizer.equivalent_steps(1.0)) == 1.0
+
+
+def test_tuned_index_never_picks_a_diverged_rate() -> None:
+    curves = np.asarray([[[1.0, np.nan]], [[1.0, 0.5]], [[1.0, 0.7]]])
+    assert tuned_index(curves, 1) == 1
+
+
+def test_curves_of_many_settings_equal_one_by_one(tiny_tasks: tuple[TaskConfig, ...]) -> None:
+    unit = CurveUnit(tiny_tasks[0].canonical_json(), baseline_json("adam"), (0, 1), 8, 3, 4, 1)
+    both = run_curve_unit(unit, [1e-3, 1e-1])
+    alone = run_curve_unit(unit, [1e-1])
+    assert both.losses["train"].shape == (2, 2, 3)
+    assert both.step.tolist() == [0, 4, 8]
+    assert both.seconds_per_step > 0
+    np.testing.assert_allclose(both.losses["train"][1], alone.losses["train"][0], rtol=1e-4)
+    assert not np.allclose(both.losses["train"][0, :, -1], both.losses["train"][1, :, -1])
+    np.testing.assert_allclose(both.losses["train"][0, :, 0], both.losses["train"][1, :, 0], rtol=1e-6)
+
+
+def test_curves_of_a_learned_optimizer(tiny_tasks: tuple[TaskConfig, ...]) -> None:
+    config = PacerConfig()
+    theta = config.build().init_theta(jax.random.key(0))
+    unit = CurveUnit(tiny_tasks[1].canonical_json(), config.canonical_json(), (0,), 200, 2, 200, 2)
+    batch = run_curve_unit(unit, [theta, jax.tree.map(lambda x: x * 0.0, theta)])
+    assert batch.losses["train"][0, 0, 1] < 0.8 * batch.losses["train"][0, 0, 0]  # it learns
+    assert batch.losses["train"][1, 0, 1] == batch.losses["train"][1, 0, 0]  # a theta of zeros stands still
+
+
+def summary(candidate: float, initial: float, *, final: float = 0.1, horizon: int = 200) -> EvaluationSummary:
+    def result(name: str, speedup: float, loss: float = 0.1) -> OptimizerResult:
+        return OptimizerResult(optimizer=name, final_losses=(loss, 0.1), speedups=(speedup, speedup))
+
+    tasks = tuple(
+        TaskResult(
+            task=name,
+            held_out=held_out,
+            results=(result("candidate", candidate, final), result("initialisation", initial)),
+        )
+        for name, held_out in (("seen", False), ("unseen", True))
+    )
+    return EvaluationSummary(config=EvaluationConfig(horizon=horizon), tasks=tasks)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "failing"),
+    [
+        (summary(2.0, 1.0), None, None),
+        (summary(2.0, 1.0), summary(1.5, 1.0), None),
+        (summary(2.0, 1.0, final=float("nan")), None, "stability"),
+        (summary(0.9, 1.0), None, "in-distribution"),
+        (summary(2.0, 1.0), summary(2.5, 1.0), "champion"),
+        (summary(2.0, 1.0), summary(1.5, 1.0, horizon=100), "champion"),
+    ],
+)
+def test_gate(candidate: EvaluationSummary, champion: EvaluationSummary | None, failing: str | None) -> None:
+    decision = decide(candidate, champion, GateConfig())
+    failed = [check.name for check in decision.checks if not check.passed]
+    assert decision.promote == (failing is None)
+    assert (failing in failed) if failing else not failed
+    assert len(decision.reasons) == 4
+    assert all(reason.startswith(("passed: ", "failed: ")) for reason in decision.reasons)
+
+
+def test_summary_survives_json_with_a_diverged_seed() -> None:
+    before = summary(2.0, 1.0, final=float("nan"))
+    after = EvaluationSummary.model_validate_json(before.model_dump_json())
+    assert after.diverged("candidate") == ("seen", "unseen")
+    assert after.geometric_mean_speedup("candidate") == pytest.approx(2.0)
+
+
+def test_summarize_task_tunes_and_normalises() -> None:
+    config = EvaluationConfig(
+        horizon=10, points_per_horizon=2, normalizer_factor=2, num_seeds=1, learning_rates=(0.1, 1.0)
+    )
+    adam = CurveBatch(
+        np.asarray([0, 5, 10, 15, 20]),
+        {"train": np.asarray([[[4.0, 3.5, 3.0, 2.5, 2.0]], [[4.0, 2.0, 1.0, 0.9, 0.8]]])},
+        1e-3,
+    )
+    result = summarize_task(
+        config,
+        "t",
+        held_out=True,
+        learned={"candidate": np.asarray([[4.0, 1.0, 0.9]])},
+        baselines={"adam": adam},
+    )
+    assert result.result("adam").learning_rate == 1.0
+    assert result.result("adam").speedups == pytest.approx((1.0,))
+    assert result.result("candidate").speedups == pytest.approx((1.5,))
+    with pytest.raises(ValueError, match="'adam' is missing"):
+        summarize_task(config, "t", held_out=True, learned={}, baselines={})

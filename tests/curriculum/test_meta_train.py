@@ -1,0 +1,145 @@
+"""The synchronous loop: resumed = uninterrupted, many workers = one, and what its events say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, init_learner, record_validation
+from curriculum.meta_train import CheckpointDue, OuterStepDone, Validated, meta_train
+from curriculum.phase import Phase
+from curriculum.worker import InProcessWorkerPool, WorkUnit, key_from_seed, run_work_unit
+from lopt.architectures.pacer import PacerConfig
+from task_generator.task_config import TaskConfig
+
+CONFIG = PacerConfig()
+
+
+class ShuffledPool(InProcessWorkerPool):
+    """Computes the units in another order, as a cluster would."""
+
+    def run_all(
+        self,
+        fn: Callable[..., Any],
+        payloads: Sequence[tuple[Any, ...]],
+        *,
+        affinity: Sequence[str] | None = None,
+    ) -> list[Any]:
+        order = list(range(len(payloads)))[::-1]
+        results = {i: fn(*payloads[i]) for i in order}
+        return [results[i] for i in range(len(payloads))]
+
+
+def start(phase: Phase) -> LearnerState:
+    return init_learner(phase, CONFIG.build().init_theta(jax.random.key(0)))
+
+
+def run(phase: Phase, tasks: Sequence[TaskConfig], state: LearnerState, **kwargs: Any) -> list[Any]:
+    return list(meta_train(phase, tasks, CONFIG, state, kwargs.get("pool", InProcessWorkerPool()), seed=5))
+
+
+def assert_identical(a: LearnerState, b: LearnerState) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(a):
+        other = dict(jax.tree_util.tree_leaves_with_path(b))[path]
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other), err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.fixture(scope="module")
+def events(tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> list[Any]:
+    return run(tiny_phase, tiny_tasks, start(tiny_phase))
+
+
+def test_events_come_in_order(events: list[Any]) -> None:
+    kinds = [(type(e).__name__, e.outer_step) for e in events]
+    assert kinds == [
+        ("Validated", 0),
+        ("CheckpointDue", 0),
+        ("OuterStepDone", 1),
+        ("OuterStepDone", 2),
+        ("Validated", 2),
+        ("CheckpointDue", 2),
+        ("OuterStepDone", 3),
+        ("OuterStepDone", 4),
+        ("Validated", 4),
+        ("CheckpointDue", 4),
+    ]
+    steps = [e for e in events if isinstance(e, OuterStepDone)]
+    assert all(np.isfinite(e.meta_loss) and e.gradient_norm > 0 for e in steps)
+    assert len({e.meta_loss for e in steps}) == 4  # every outer step draws its own tasks and data
+
+
+def test_resumed_run_is_the_uninterrupted_one(
+    events: list[Any], tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    middle = next(e.state for e in events if isinstance(e, CheckpointDue) and e.outer_step == 2)
+    as_stored = jax.tree.map(np.asarray, middle)  # what a checkpoint holds
+    resumed = run(tiny_phase, tiny_tasks, as_stored)
+    assert [e.outer_step for e in resumed if isinstance(e, OuterStepDone)] == [3, 4]
+    assert_identical(events[-1].state, resumed[-1].state)
+
+
+def test_order_of_completion_does_not_matter(
+    events: list[Any], tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    assert_identical(
+        events[-1].state, run(tiny_phase, tiny_tasks, start(tiny_phase), pool=ShuffledPool())[-1].state
+    )
+
+
+def test_finished_phase_has_nothing_left_to_do(
+    events: list[Any], tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    assert run(tiny_phase, tiny_tasks, events[-1].state) == []
+
+
+def test_validation_is_repeatable_and_measures_the_average(
+    events: list[Any], tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    first, *_, last = [e for e in events if isinstance(e, Validated)]
+    again = run(tiny_phase, tiny_tasks, start(tiny_phase))[0]
+    assert first.per_task == again.per_task
+    unit = WorkUnit(
+        tiny_tasks[1].canonical_json(),
+        tiny_phase.estimator.canonical_json(),
+        CONFIG.canonical_json(),
+        (5, 1, 1),
+        0.0,
+    )
+    alone = run_work_unit(unit, jax.tree.map(np.asarray, last.state.theta_average))
+    assert alone.meta_loss == last.per_task[1]
+
+
+def test_wrong_number_of_tasks_is_refused(tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:
+    with pytest.raises(ValueError, match="holds num_static_configs=2 tasks, got 1"):
+        run(tiny_phase, tiny_tasks[:1], start(tiny_phase))
+
+
+def test_aggregate_is_the_mean_in_a_fixed_order() -> None:
+    gradients = [{"a": np.float32([1e8, 1.0])}, {"a": np.float32([1.0, 2.0])}, {"a": np.float32([-1e8, 3.0])}]
+    np.testing.assert_allclose(aggregate(gradients)["a"], [1 / 3, 2.0], rtol=1e-6)
+    with pytest.raises(ValueError, match="at least one"):
+        aggregate([])
+
+
+def test_average_starts_at_theta_and_best_keeps_the_lowest(tiny_phase: Phase) -> None:
+    state = start(tiny_phase)
+    gradient = jax.tree.map(np.ones_like, jax.tree.map(np.asarray, state.theta))
+    one = apply_meta_gradient(tiny_phase, state, gradient)
+    np.testing.assert_array_equal(one.theta["skip"], one.theta_average["skip"])
+    assert float(one.theta["skip"][0]) < 1.0  # moved against the gradient
+    two = apply_meta_gradient(tiny_phase, one, gradient)
+    np.testing.assert_allclose(
+        two.theta_average["skip"], (one.theta["skip"] + two.theta["skip"]) / 2, rtol=1e-6
+    )
+    kept = record_validation(record_validation(one, 0.5), 0.7)
+    assert float(kept.best_validation) == 0.5
+    assert float(record_validation(kept, float("nan")).best_validation) == 0.5
+
+
+def test_seed_order_matters() -> None:
+    keys = [jax.random.key_data(key_from_seed(seed)).tolist() for seed in ((1, 2), (2, 1), (1, 2, 0))]
+    assert len({tuple(k) for k in keys}) == 3
