@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from curriculum.worker import MAX_COMPILED_PROGRAMS, build_optimizer, key_from_seed
+from curriculum.worker import build_optimizer, key_from_seed
 from lopt.baselines import BASELINES
 from lopt.inner_loop import LearningCurve, train_curve
 from lopt.registry import lookup
@@ -107,7 +107,7 @@ class _Shapes:
         return hash(self._key)
 
 
-@lru_cache(maxsize=MAX_COMPILED_PROGRAMS)
+@lru_cache(maxsize=1)  # for more seeds of the same unit; an evaluation uses each program once
 def _compiled(
     task_json: str, optimizer_json: str, num_points: int, num_eval_batches: int, shapes: _Shapes
 ) -> Callable[..., LearningCurve]:

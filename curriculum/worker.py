@@ -21,8 +21,8 @@ from lopt.registry import lookup
 from lopt.types import LearnedOptimizer, MetaGradient, Theta
 from task_generator.task_config import TaskConfig
 
-MAX_COMPILED_PROGRAMS = 16
-"""Programs that a worker keeps; VeLO's workers held eight static configurations."""
+MAX_COMPILED_PROGRAMS = 8
+"""Programs that a worker keeps: as many static configurations as VeLO's workers held (E.3)."""
 
 Result = TypeVar("Result")
 

@@ -44,6 +44,7 @@ app = typer.Typer(
 
 @app.command(rich_help_panel=WHOLE)
 def demo(
+    seed: Seed = None,
     home: Home = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -57,7 +58,7 @@ def demo(
     same command continues.
     """
     settings = _settings(home, scheduler, workers, memory_limit)
-    _run("flows.pipeline.pipeline", "PipelineParameters", {}, settings, debug)
+    _run("flows.pipeline.pipeline", "PipelineParameters", {"seed": seed}, settings, debug)
 
 
 @app.command(rich_help_panel=WHOLE)
@@ -181,7 +182,7 @@ def fit(
 def train(
     curriculum: Curriculum = None,
     phase: Annotated[
-        str | None, typer.Option(help="Name of the phase [the first that is not complete].")
+        str | None, typer.Option(help="Name of the phase, or next: the first that is not complete [next].")
     ] = None,
     seed: Seed = None,
     outer_steps: OuterSteps = None,

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from curriculum.curves import CurveBatch, CurveUnit, baseline_json, run_curve_unit
+from curriculum.curves import CurveBatch, CurveUnit, baseline_json
 from curriculum.evaluation import CANDIDATE, INITIALISATION, NORMALIZER, EvaluationConfig
 from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Listener
 from flows.session import Session
+from flows.units import curve_unit
 from lopt.baselines import BASELINES
 from storage.curves import CurveKey, CurveRow
 from task_generator.evaluation_set import EvaluationTask
@@ -78,7 +79,7 @@ def compute_curves(
     with session.reporter.task("evaluating", len(jobs), done=len(batches)) as progress:
         progress.listen(on_percent)
         payloads = [(job.unit, job.settings) for job in missing]
-        for index, batch in session.pool.imap_unordered(run_curve_unit, payloads):
+        for index, batch in session.pool.imap_unordered(curve_unit, payloads):
             job = missing[index]
             _write(job, batch, session)
             batches[job.task.name, job.name] = batch

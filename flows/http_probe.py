@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import urllib.request
 
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def answers(url: str, *, timeout: float = 2.0) -> bool:
     """Returns whether a GET of `url` is answered with success."""
     try:
-        with _DIRECT.open(url, timeout=timeout) as response:
+        with DIRECT.open(url, timeout=timeout) as response:
             return 200 <= int(response.status) < 300
     except (OSError, ValueError, http.client.HTTPException):  # refused, timed out, or no HTTP yet
         return False

@@ -84,7 +84,7 @@ class TrainParameters(Parameters):
 
     curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
     phase: str = Field(
-        "", description="Name of the phase. Empty: the first one that is not complete for these parameters."
+        "next", min_length=1, description="Name of the phase. next: the first one that is not complete."
     )
     architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
     seed: Seed = Field(

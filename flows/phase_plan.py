@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from curriculum.phase import Phase
+from curriculum.phase_tasks import sample_phase_tasks
 from curriculum.phases import CURRICULA
 from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
@@ -27,16 +28,14 @@ from lopt.config import FrozenConfig, derive
 from lopt.registry import lookup
 from lopt.types import Theta
 from runtime_model.prediction import RuntimeModel
-from runtime_model.rejection import rejection_sample
 from storage.checkpoints import load_checkpoint
 from storage.errors import AliasNotFoundError
 from storage.model_registry import ModelRegistry
 from storage.registry_reading import DEFAULT_MODEL
-from task_generator.known_distributions import get_distribution
-from task_generator.sampling import sample_task_config
 from task_generator.task_config import TaskConfig
 
 VERSION = 1
+NEXT = "next"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def phases_of(parameters: TrainParameters) -> tuple[Phase, ...]:
 
 
 def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
-    """Returns the phase that `parameters` name; without a name the first that is not complete, else the last.
+    """Returns the phase that `parameters` name; "next" is the first that is not complete, else the last.
 
     Raises:
       UnknownNameError: If the curriculum has no such phase.
@@ -81,7 +80,7 @@ def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
       BudgetUnreachableError: If no task fits the phase's problem size.
     """
     phases = phases_of(parameters)
-    if parameters.phase:
+    if parameters.phase != NEXT:
         names = {phase.name: phase for phase in phases}
         return _plan(lookup(names, parameters.phase, kind="phase"), parameters, session)
     for phase in phases:
@@ -150,19 +149,8 @@ def _tasks(
     tasks_spec = ArtifactSpec("phase-tasks", VERSION, spec.config, spec.dependencies)
     known = session.artifacts.read(tasks_spec)
     if known is None:
-        drawn = [_draw(phase, seed, index, model) for index in range(phase.num_static_configs)]
+        # Phases of one pipeline share its seed and must not share their tasks.
+        drawn = sample_phase_tasks(phase, model.predict, seed=seed + zlib.crc32(phase.name.encode()))
         known = {"tasks": [task.model_dump(mode="json") for task in drawn]}
         session.artifacts.write(tasks_spec, known)
     return tuple(TaskConfig.model_validate(task) for task in known["tasks"])
-
-
-def _draw(phase: Phase, seed: int, index: int, model: RuntimeModel) -> TaskConfig:
-    distribution = get_distribution(phase.distribution)
-    entropy = [seed, zlib.crc32(phase.name.encode()), index]
-    return rejection_sample(
-        lambda rng: sample_task_config(distribution, rng),
-        model.predict,
-        np.random.default_rng(np.random.SeedSequence(entropy)),
-        budget_seconds=phase.problem_size,
-        min_valid_probability=phase.min_valid_probability,
-    )

@@ -84,13 +84,13 @@ def mlflow_server(home: Path, port: int) -> Service:
     url = f"http://127.0.0.1:{port}"
     return Service(
         name="MLflow",
-        command=(
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-            *("--backend-store-uri", f"sqlite:///{(home / 'mlflow.db').resolve()}"),
-            *("--artifacts-destination", str((home / "mlartifacts").resolve()), "--workers", "1"),
-        ),
+        command=(sys.executable, "-m", "flows.mlflow_service", "--port", str(port)),
         # Its job runner would be another 235 MB for features that a training pipeline has no use for.
-        environment={"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        environment={
+            "KEIRIN_HOME": str(home.resolve()),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
         url=url,
         health=f"{url}/health",
         port=port,
@@ -127,7 +127,7 @@ def flow_worker(settings: RuntimeSettings, api_url: str) -> Service:
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PYTHONPATH": os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH")))),
         },
-        grace=40.0,  # a running flow stores its checkpoint and closes its pool first
+        grace=6.0,  # its flows have been cancelled by then
     )
 
 

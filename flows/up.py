@@ -1,8 +1,8 @@
 """`keirin up`: every server that a person looks at, started together and stopped together.
 
 Order of the start: Prefect, MLflow and Dask side by side; then the deployments; then the worker that runs
-them. Order of the end, on Ctrl-C or SIGTERM: the worker first, so that running flows can store their
-checkpoints and say so to a server that is still there; then the servers.
+them. Order of the end, on Ctrl-C or SIGTERM: running flows are cancelled, so that they store their checkpoints
+and say so to a server that is still there; then the worker; then the servers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flows.cancel_runs import cancel_deployed_runs
 from flows.errors import ServiceFailedError
 from flows.prefect_env import free_port
 from flows.running_services import RunningServices, read_services, remove_services, started_at, write_services
@@ -31,6 +32,10 @@ from flows.services import (
 )
 from flows.settings import RuntimeSettings
 from flows.supervisor import Stopped, Supervisor
+from storage.workspace import Workspace
+
+CANCEL_TIMEOUT = 40.0
+"""Seconds that running flows have to store their checkpoints and end."""
 
 
 def run_up(
@@ -52,7 +57,7 @@ def run_up(
       PortTakenError: If a port is in use; nothing has been started then.
       ServiceFailedError: If a server does not start, or ends by itself; the others are stopped.
     """
-    settings = settings.model_copy(update={"home": settings.home.resolve()})
+    settings = settings.model_copy(update={"home": Workspace(settings.home).ensure().root.resolve()})
     _require_single(settings.home)
     scheduler_port = free_port()
     servers = [
@@ -74,6 +79,9 @@ def run_up(
         pass
     finally:
         remove_services(settings.home)
+        num_cancelled = cancel_deployed_runs(f"{servers[0].url}/api", timeout=CANCEL_TIMEOUT)
+        if num_cancelled:
+            console.print(f"  cancelled {num_cancelled} running flows; their checkpoints are stored")
         supervisor.stop(lambda service: console.print(f"  stopping {service.name} …", highlight=False))
         for number, handler in previous.items():
             signal.signal(number, handler)

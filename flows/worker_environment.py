@@ -26,6 +26,9 @@ def worker_environment(settings: RuntimeSettings) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str((settings.home / "compilation_cache").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # Compilers allocate from many threads; with an arena for each, freed memory stays in pieces.
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
         "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's notes on cached programs: nothing to act on
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several workers may share one GPU
     }
