@@ -23,6 +23,7 @@ from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUni
 from flows.settings import RuntimeSettings
 
 POLL_SECONDS = 0.5
+REFRESH_SECONDS = 60.0
 DEFAULT_STALL_SECONDS = 1800.0
 
 Result = TypeVar("Result")
@@ -118,6 +119,15 @@ class DaskWorkerPool:
                 with contextlib.suppress(Exception):
                     self._client.cancel(list(pending.values()), force=True)
 
+    def refresh(self) -> None:
+        """Replaces local workers by fresh processes; a cluster that belongs to someone else is left alone.
+
+        A compiler keeps memory that no call gives back; after dozens of programs it is most of a worker's.
+        """
+        if self._cluster is not None and not self._is_closed:
+            self._client.restart(timeout=REFRESH_SECONDS)
+            self._home_of.clear()
+
     def close(self) -> None:
         """Lets go of the cluster, in whatever state it is; may be called twice."""
         if not self._is_closed:
@@ -156,8 +166,9 @@ class DaskWorkerPool:
         """Returns each key's worker: the one it had, or else the one with the fewest of these payloads."""
         workers = self._worker_addresses()
         sizes = Counter(affinity)
-        if len(sizes) < len(workers):
-            return [None] * len(affinity)  # keeping keys apart would leave workers idle
+        if len(sizes) < len(workers) or not workers:
+            # Keeping keys apart would leave workers idle; with all of them restarting, the scheduler waits.
+            return [None] * len(affinity)
         load = Counter(dict.fromkeys(workers, 0))
         homeless = []
         for key, size in sizes.items():

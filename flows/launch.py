@@ -42,6 +42,7 @@ def run_flow(
       debug: Whether Prefect may write to the terminal.
     """
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit "ignore"
     from storage.workspace import Workspace
 
     Workspace(settings.home).ensure()  # a folder that cannot be written is an error now, not in a minute

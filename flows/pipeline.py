@@ -39,6 +39,7 @@ def pipeline(parameters: PipelineParameters = PipelineParameters()) -> dict[str,
             time_tasks(TimeParameters(**sample))
         with stage(session.workspace, "fit"):
             fit_runtime_model(FitParameters(**sample, fit_seed=parameters.seed))
+            session.release_memory()
         for phase in get_curriculum(parameters.curriculum):
             with stage(session.workspace, f"train {phase.name}"):
                 meta_train_phase(
@@ -50,6 +51,7 @@ def pipeline(parameters: PipelineParameters = PipelineParameters()) -> dict[str,
                         outer_steps=parameters.outer_steps,
                     )
                 )
+                session.release_memory()
         with stage(session.workspace, "evaluate"):
             speedups = evaluate(
                 EvaluateParameters(horizon=parameters.horizon, num_seeds=parameters.num_seeds)

@@ -71,6 +71,15 @@ class Session:
             self._pool = self._open_pool(self.settings)
         return self._pool
 
+    def release_memory(self) -> None:
+        """Gives back what compiling left behind, here and in the workers, when a step is over."""
+        from flows.units import release_memory  # imports JAX
+
+        release_memory()
+        refresh = getattr(self._pool, "refresh", None)
+        if refresh is not None:
+            refresh()
+
     @cached_property
     def tracker(self) -> Tracker:
         """Where runs are recorded."""

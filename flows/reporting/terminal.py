@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -10,6 +11,7 @@ from flows.reporting.formatting import plural
 from flows.reporting.views import TaskRow, headline, task_groups
 
 _STYLES = {"win": "bold green", "loss": "bold red", "diverged": "bold red", "even": "bold", None: "dim"}
+_SPEEDUP_WIDTH, _LOSS_WIDTH = 12, 8  # with four optimizers the table fits 80 columns
 _SIGNS = {"win": "▲", "loss": "▼", "diverged": "✗", "even": "=", None: " "}
 
 
@@ -23,19 +25,19 @@ def terminal_table(data: ReportData) -> Table:
     if evaluation is None:
         return Table(headline(data))
     tasks, seeds = plural(len(evaluation.tasks), "task"), plural(evaluation.num_seeds, "seed")
-    title = f"{evaluation.set_name}: {tasks}, {evaluation.horizon} steps, {seeds} (median, lowest to highest)"
-    table = Table(title=title, title_justify="left")
+    title = f"Final {evaluation.loss_label} after {evaluation.horizon} steps: {tasks}, {seeds} (median, range)"
+    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     groups = task_groups(data)
     first = groups[0].rows[0] if groups else None
     table.add_column("task", no_wrap=True)
     for cell in first.speedups if first else ():
-        table.add_column(f"speed-up over\n{cell.baseline}", justify="right")
+        table.add_column(f"speed-up over {cell.baseline}", justify="right", width=_SPEEDUP_WIDTH)
     labels = [info.label for info in evaluation.optimizers]
     for label in labels:
-        table.add_column(f"final loss\n{label}", justify="right")
+        table.add_column(label, justify="right", width=_LOSS_WIDTH)
     for group in groups:
         if len(groups) > 1:
-            table.add_row(Text(group.title, style="dim italic"))
+            table.add_row(Text(group.title.removeprefix("Tasks of its ").capitalize(), style="dim italic"))
         for row in group.rows:
             losses = {cell.label: cell.loss for cell in row.optimizers}
             table.add_row(row.name, *_speedup_cells(row), *(losses.get(label, "–") for label in labels))
@@ -48,7 +50,7 @@ def _speedup_cells(row: TaskRow) -> list[Text]:
     for cell in row.speedups:
         text = Text(f"{_SIGNS[cell.verdict]} {cell.text}", style=_STYLES[cell.verdict])
         if cell.spread:
-            text.append(f"\n{cell.spread}", style="dim")
+            text.append(f"\n{cell.spread.replace(' to ', '–')}", style="dim")
         cells.append(text)
     return cells
 

@@ -456,7 +456,7 @@ def test_terminal_table_has_every_task_and_reads_without_colour(data: ReportData
         assert name in text
     assert text.count("▲") >= 4
     assert "≥ 4.00×" in text
-    assert "6 tasks, 600 steps, 3 seeds" in text
+    assert "after 600 steps: 6 tasks, 3 seeds" in text
     assert text.index("wide-mlp") < text.index("autoencoder-photos")  # best first
 
 
