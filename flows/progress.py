@@ -63,9 +63,9 @@ class Reporter:
         """Announces a step."""
         self.console.print(f"[bold cyan]▸[/bold cyan] [bold]{text}[/bold]", highlight=False)
 
-    def line(self, text: str) -> None:
-        """Says one line about the current step."""
-        self.console.print(f"  {text}", highlight=False)
+    def line(self, text: str, *, whole: bool = False) -> None:
+        """Says one line about the current step; `whole` ones are never broken, so that they can be copied."""
+        self.console.print(f"  {text}", highlight=False, soft_wrap=whole)
 
     def show(self, renderable: RenderableType) -> None:
         """Shows a table or any other piece of rich."""

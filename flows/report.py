@@ -35,8 +35,10 @@ def run_report(parameters: ReportParameters, session: Session) -> Path:
     (folder / DATA).write_text(data.model_dump_json(indent=1), "utf-8")
     if data.evaluation is not None:
         session.reporter.show(terminal_table(data))
-    for line in (*result_lines(data), *summary_lines(data)):
+    for line in result_lines(data):
         session.reporter.line(line)
+    for line in summary_lines(data):
+        session.reporter.line(line, whole=True)
     return page
 
 
