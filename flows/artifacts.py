@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.errors import explain_os_errors
 from storage.files import read_json, write_json
 
 
@@ -75,7 +76,6 @@ class ArtifactStore:
 
     def write(self, spec: ArtifactSpec, result: Mapping[str, Any]) -> Path:
         """Marks a step as complete. Returns the file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         document = {
             "name": spec.name,
             "version": spec.version,
@@ -85,5 +85,6 @@ class ArtifactStore:
             "result": dict(result),
         }
         path = self.path(spec)
-        write_json(path, document)
+        with explain_os_errors(path, f"mark the step {spec.name!r} as complete"):
+            write_json(path, document)
         return path

@@ -275,7 +275,13 @@ def main() -> None:
     """Entry point of the command `keirin`."""
     from flows.cli_errors import guarded
 
-    sys.exit(guarded(app, debug="--debug" in sys.argv))
+    code = guarded(app, debug="--debug" in sys.argv)
+    if "prefect" in sys.modules:
+        # Prefect waits at exit, without a limit, for services whose server is gone; nothing of ours is left.
+        from flows.interrupt import end_process
+
+        end_process(code)
+    sys.exit(code)
 
 
 def _settings(
@@ -304,14 +310,20 @@ def _run(
 
     from flows.launch import run_flow
 
-    run_flow(
-        entrypoint,
-        lambda parameters: getattr(parameters, model)(**_given(values)),
-        settings,
-        Console(),
-        needs_workers=needs_workers,
-        debug=debug,
-    )
+    try:
+        run_flow(
+            entrypoint,
+            lambda parameters: getattr(parameters, model)(**_given(values)),
+            settings,
+            Console(),
+            needs_workers=needs_workers,
+            debug=debug,
+        )
+    except KeyboardInterrupt:  # the command-line library would say "Aborted!"
+        from flows.interrupt import INTERRUPTED
+
+        typer.echo("Stopped. The same command continues where this one was.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 if __name__ == "__main__":

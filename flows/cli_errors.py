@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from rich.console import Console
 from flows.errors import OrchestrationError, PortTakenError, StepIncompleteError
 
 PACKAGES = frozenset({"lopt", "task_generator", "runtime_model", "curriculum", "storage", "flows"})
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 EXPECTED = (ValueError, LookupError, OSError, OrchestrationError)
 
 
@@ -26,7 +28,6 @@ def guarded(command: Callable[[], object], *, debug: bool) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:
-        console.print("Stopped. The same command continues where this one was.", style="yellow")
         return 130
     except Exception as error:
         if debug:
@@ -43,6 +44,9 @@ def message(error: Exception) -> str:
 
     if isinstance(error, ValidationError):
         return "; ".join(_describe(problem) for problem in error.errors(include_url=False))
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS and not is_ours(error):
+        where = f": `{error.filename}`" if error.filename else ""
+        return f"{error.strerror}{where}. Free some space, or point KEIRIN_HOME elsewhere."
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if is_ours(error):
         return text

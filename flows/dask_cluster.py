@@ -18,6 +18,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from flows.errors import SchedulerUnreachableError
+from flows.scheduler_probe import unreachable
 from flows.settings import RuntimeSettings
 from flows.worker_environment import worker_environment
 
@@ -74,10 +75,7 @@ def connect(address: str | LocalCluster, *, timeout: float) -> Client:
     try:
         client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError) as error:  # a refused or unknown host; an address that is none
-        raise SchedulerUnreachableError(
-            f"no Dask scheduler answers at {address} within {timeout:g} s. "
-            "Start one (`dask scheduler`), correct `--scheduler`, or leave it out to use local workers."
-        ) from error
+        raise unreachable(address, timeout) from error
     try:
         client.wait_for_workers(1, timeout=timeout)
     except TimeoutError as error:

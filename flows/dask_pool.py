@@ -20,6 +20,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster
 
 from flows.dask_cluster import connect, leave, start_cluster
 from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
+from flows.interrupt import raise_if_stop_requested
 from flows.settings import RuntimeSettings
 
 POLL_SECONDS = 0.5
@@ -188,7 +189,10 @@ class DaskWorkerPool:
         deadline = time.monotonic() + stall
         while True:
             with contextlib.suppress(queue.Empty):
-                return finished.get(timeout=POLL_SECONDS)
+                index = finished.get(timeout=POLL_SECONDS)
+                raise_if_stop_requested()
+                return index
+            raise_if_stop_requested()
             self._require_running()
             if time.monotonic() > deadline:
                 raise WorkUnitTimeoutError(

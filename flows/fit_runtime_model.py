@@ -41,10 +41,11 @@ def run_fit(parameters: FitParameters, session: Session) -> tuple[str, Calibrati
         (sample_spec(parameters).fingerprint,),
     )
     done = session.artifacts.read(spec)
-    if done is None:
+    store = _store(session, spec.fingerprint)
+    if done is None or store.latest_good("model") is None:  # a damaged model is replaced
         model, report = fit(timings, seed=parameters.fit_seed)
         arrays, info = model.to_arrays()
-        _store(session, spec.fingerprint).save("model", 0, {"model": arrays}, {"info": info})
+        store.save("model", 0, {"model": arrays}, {"info": info})
         reasons = Counter(timing.reason.split(":")[0] for timing in timings if not timing.valid)
         done = {"report": report.model_dump(mode="json"), "reasons": reasons.most_common()}
         session.artifacts.write(spec, done)

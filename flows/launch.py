@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from rich.console import Console
 
+from flows.interrupt import graceful_interrupts
 from flows.prefect_env import TemporaryPrefectServer, apply_prefect_environment
 from flows.running_services import read_services
+from flows.scheduler_probe import require_scheduler
 from flows.settings import RuntimeSettings
 from flows.worker_environment import apply_worker_environment
 
 SIGTERM_EXIT_CODE = 143
+FLUSH_TIMEOUT = 8.0
 
 
 def run_flow(
@@ -42,12 +47,13 @@ def run_flow(
       debug: Whether Prefect may write to the terminal.
     """
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit "ignore"
     from storage.workspace import Workspace
 
     Workspace(settings.home).ensure()  # a folder that cannot be written is an error now, not in a minute
+    if needs_workers and settings.scheduler is not None:
+        require_scheduler(settings.scheduler, timeout=settings.connect_timeout)  # so is a wrong address
     apply_worker_environment(settings)
-    with _prefect_api(settings, debug=debug) as wait_for_server:
+    with graceful_interrupts(), _prefect_api(settings, debug=debug) as wait_for_server:
         values = parameters(importlib.import_module("flows.parameters"))
         module, name = entrypoint.rsplit(".", 1)
         flow = getattr(importlib.import_module(module), name)
@@ -73,15 +79,16 @@ def _prefect_api(settings: RuntimeSettings, *, debug: bool) -> Iterator[Callable
     try:
         apply_prefect_environment(settings.home, api_url=server.api_url, quiet=not debug)
         yield server.wait
-        _flush_prefect()
     finally:
+        # In a thread: Prefect's services wait for each other without a limit.
+        flushing = threading.Thread(target=_flush_prefect, daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_TIMEOUT)
         server.stop()
 
 
 def _flush_prefect() -> None:
-    """Sends what Prefect still holds back: its workers would otherwise miss the server at exit."""
-    import logging
-
+    """Sends what Prefect still holds back: at exit it would miss its server."""
     with contextlib.suppress(Exception):
         for handler in logging.getLogger("prefect.flow_runs").handlers:
             handler.flush()

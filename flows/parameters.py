@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from curriculum.phases import CURRICULA
 from lopt.architectures import ARCHITECTURES
 from lopt.registry import UnknownNameError, lookup
 from task_generator.evaluation_set import EVALUATION_SETS
 from task_generator.known_distributions import DISTRIBUTIONS
+
+NEXT_PHASE = "next"
 
 
 def _check_name(registry: Mapping[str, Any], kind: str) -> BeforeValidator:
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
 else:
 
     def _choice(title: str, registry: Mapping[str, Any], kind: str) -> Any:
+        # The form labels the field with the enum's name, whatever the field's own title.
         names = StrEnum(title, {name: name for name in registry})
         return Annotated[names, _check_name(registry, kind)]
 
-    DistributionName = _choice("DistributionName", DISTRIBUTIONS, "task distribution")
-    CurriculumName = _choice("CurriculumName", CURRICULA, "curriculum")
-    ArchitectureName = _choice("ArchitectureName", ARCHITECTURES, "architecture")
-    EvaluationSetName = _choice("EvaluationSetName", EVALUATION_SETS, "evaluation set")
+    DistributionName = _choice("Distribution", DISTRIBUTIONS, "task distribution")
+    CurriculumName = _choice("Curriculum", CURRICULA, "curriculum")
+    ArchitectureName = _choice("Architecture", ARCHITECTURES, "architecture")
+    EvaluationSetName = _choice("EvaluationSet", EVALUATION_SETS, "evaluation set")
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -84,7 +87,7 @@ class TrainParameters(Parameters):
 
     curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
     phase: str = Field(
-        "next", min_length=1, description="Name of the phase. next: the first one that is not complete."
+        NEXT_PHASE, min_length=1, description="Name of the phase. next: the first one that is not complete."
     )
     architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
     seed: Seed = Field(
@@ -99,6 +102,17 @@ class TrainParameters(Parameters):
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="Peak rate of the outer optimizer; empty takes the phase's own."
     )
+
+    @field_validator("phase")
+    @classmethod
+    def _check_phase(cls, name: str, info: ValidationInfo) -> str:
+        phases = {phase.name: phase for phase in CURRICULA.get(info.data.get("curriculum", ""), ())}
+        if name != NEXT_PHASE and phases:
+            try:
+                lookup(phases, name, kind="phase")
+            except UnknownNameError as error:
+                raise ValueError(str(error)) from None
+        return name
 
 
 class EvaluateParameters(Parameters):

@@ -21,7 +21,7 @@ from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
 from flows.fit_runtime_model import load_runtime_model
 from flows.optimizer_reference import initial_theta, optimizer_fingerprint
-from flows.parameters import TrainParameters
+from flows.parameters import NEXT_PHASE, TrainParameters
 from flows.session import Session
 from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig, derive
@@ -35,7 +35,6 @@ from storage.registry_reading import DEFAULT_MODEL
 from task_generator.task_config import TaskConfig
 
 VERSION = 1
-NEXT = "next"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
       BudgetUnreachableError: If no task fits the phase's problem size.
     """
     phases = phases_of(parameters)
-    if parameters.phase != NEXT:
+    if parameters.phase != NEXT_PHASE:
         names = {phase.name: phase for phase in phases}
         return _plan(lookup(names, parameters.phase, kind="phase"), parameters, session)
     for phase in phases:

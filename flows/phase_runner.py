@@ -7,6 +7,7 @@ cancelled flow, an error) first stores the state it has.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,8 +81,10 @@ def run_phase(
             task.listen(on_percent)
             _follow(plan, progress, session, run, task.advance)
     except BaseException as error:  # a signal included: what has been computed must not be lost
-        _store(plan, progress, session)
-        run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        with contextlib.suppress(Exception):  # a disk that is full is full for this too; `error` says it
+            _store(plan, progress, session)
+        with contextlib.suppress(Exception):
+            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     return progress, run
 

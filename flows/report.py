@@ -22,6 +22,7 @@ from flows.reporting import (
     terminal_table,
 )
 from flows.session import Session, current_session
+from storage.errors import explain_os_errors
 
 PAGE, DATA = "report.html", "report.json"
 
@@ -31,8 +32,9 @@ def run_report(parameters: ReportParameters, session: Session) -> Path:
     data = collect(session.workspace, title=parameters.title, command="keirin run")
     folder = session.workspace.reports
     page = folder / PAGE
-    page.write_text(render_html(data), "utf-8")
-    (folder / DATA).write_text(data.model_dump_json(indent=1), "utf-8")
+    with explain_os_errors(page, "write the report"):
+        page.write_text(render_html(data), "utf-8")
+        (folder / DATA).write_text(data.model_dump_json(indent=1), "utf-8")
     if data.evaluation is not None:
         session.reporter.show(terminal_table(data))
     for line in result_lines(data):

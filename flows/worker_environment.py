@@ -30,6 +30,8 @@ def worker_environment(settings: RuntimeSettings) -> dict[str, str]:
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": "65536",
         "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's notes on cached programs: nothing to act on
+        # The cache only saves time; a full disk, or an entry cut short by one, is reported by who needs it.
+        "PYTHONWARNINGS": "ignore:Error writing persistent:UserWarning,ignore:Error reading persistent:UserWarning",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several workers may share one GPU
     }
     if settings.platform:

@@ -6,11 +6,14 @@ processes that create one at the same time break each other's migrations.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from storage.files import locked
 from storage.workspace import Workspace
 
 EXPERIMENT = "keirin"
+_DISK_ERRORS = {"disk is full": errno.ENOSPC, "readonly database": errno.EROFS}
+"""What SQLite says, inside MLflow's message, and the error of the operating system that it means."""
 
 
 def import_mlflow() -> Any:
@@ -32,6 +37,7 @@ def import_mlflow() -> Any:
         import mlflow.tracking
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what it also raises
     return mlflow
 
 
@@ -100,6 +106,27 @@ def tracking_client(workspace: Workspace) -> Any:
     """Returns an `MlflowClient` for the workspace's database; global MLflow settings stay as they are."""
     uri = workspace.tracking_uri
     return import_mlflow().tracking.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def explain_mlflow_errors(database: str, doing: str) -> Iterator[None]:
+    """Turns MLflow's report of a full or read-only disk into the error that the other stores raise.
+
+    Args:
+      database: Where the tracking database is.
+      doing: What was being attempted, to follow "cannot".
+    """
+    mlflow = import_mlflow()
+    try:
+        with explain_os_errors(Path(database), doing):
+            yield
+    except mlflow.exceptions.MlflowException as error:
+        text = str(error)
+        code = next((number for words, number in _DISK_ERRORS.items() if words in text), None)
+        if code is None:
+            raise
+        with explain_os_errors(Path(database), doing):
+            raise OSError(code, os.strerror(code)) from error
 
 
 def query(database: Path, statement: str, *values: str | int) -> list[tuple[Any, ...]]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError, explain_os_errors
 from storage.files import check_path
-from storage.mlflow_client import EXPERIMENT, import_mlflow, migrate_tracking_database, tracking_client
+from storage.mlflow_client import (
+    EXPERIMENT,
+    explain_mlflow_errors,
+    import_mlflow,
+    migrate_tracking_database,
+    tracking_client,
+)
 from storage.tracking_protocol import Run, RunStatus, run_tags
 from storage.workspace import Workspace
 
@@ -43,9 +50,13 @@ class MlflowRun:
         self._log(tags=[entities.RunTag(name, _cut(value)) for name, value in tags.items()])
 
     def _log(self, **entries: list[Any]) -> None:
-        for kind, values in entries.items():
-            for start in range(0, len(values), _MAX_BATCH[kind]):
-                self._client.log_batch(self._run_id, **{kind: values[start : start + _MAX_BATCH[kind]]})
+        with self._explained(f"record {' and '.join(entries)}"):
+            for kind, values in entries.items():
+                for start in range(0, len(values), _MAX_BATCH[kind]):
+                    self._client.log_batch(self._run_id, **{kind: values[start : start + _MAX_BATCH[kind]]})
+
+    def _explained(self, doing: str) -> AbstractContextManager[None]:
+        return explain_mlflow_errors(self._client.tracking_uri.removeprefix("sqlite:///"), doing)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         source = check_path(path, "an artifact")
@@ -53,10 +64,12 @@ class MlflowRun:
             self._client.log_artifact(self._run_id, str(source), folder or None)
 
     def log_text(self, text: str, name: str) -> None:
-        self._client.log_text(self._run_id, text, name)
+        with self._explained(f"store {name!r} in the run"):
+            self._client.log_text(self._run_id, text, name)
 
     def end(self, status: RunStatus = "FINISHED") -> None:
-        self._client.set_terminated(self._run_id, status)
+        with self._explained("end the run's record"):
+            self._client.set_terminated(self._run_id, status)
 
 
 def _cut(value: Any) -> str:
@@ -84,7 +97,8 @@ class MlflowTracker:
     ) -> MlflowRun:
         """Starts a run, nested under `parent` (a run or its id) if given."""
         all_tags = {key: _cut(value) for key, value in run_tags(tags, parent).items()}
-        started = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags)
+        with explain_mlflow_errors(str(self.workspace.mlflow_database), "start the run's record"):
+            started = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags)
         run = MlflowRun(self._client, started.info.run_id)
         run.log_params(params or {})
         return run

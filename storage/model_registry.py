@@ -7,14 +7,19 @@ MLflow alone suffices to fetch it. `promote` moves `champion` and keeps the one 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from storage.bundles import DamagedBundleError
 from storage.checkpoint_reading import CheckpointInfo, corrupt, verify
-from storage.errors import explain_os_errors
 from storage.files import check_name
-from storage.mlflow_client import import_mlflow, migrate_tracking_database, tracking_client
+from storage.mlflow_client import (
+    explain_mlflow_errors,
+    import_mlflow,
+    migrate_tracking_database,
+    tracking_client,
+)
 from storage.registry_reading import (
     DEFAULT_MODEL,
     checkpoint_folder,
@@ -66,18 +71,21 @@ class ModelRegistry:
         client = self._client()
         # The digest keeps apart what one run saved under one phase and step at different times.
         folder = f"checkpoint/{digest[:12]}/{checkpoint.phase}/{checkpoint.path.name}"
-        with explain_os_errors(self.workspace.mlflow_artifacts, f"register {checkpoint}"):
-            client.log_artifacts(run_id, str(checkpoint.path), folder)
-        self._create_model(client, name)
         facts = {"phase": checkpoint.phase, "outer_step": str(checkpoint.outer_step), "digest": digest}
-        version = client.create_model_version(
-            name,
-            source=f"{client.get_run(run_id).info.artifact_uri}/{folder}",
-            run_id=run_id,
-            tags={**facts, **(tags or {})},
-            await_creation_for=0,
-        )
+        with self._explained(f"register {checkpoint}"):
+            client.log_artifacts(run_id, str(checkpoint.path), folder)
+            self._create_model(client, name)
+            version = client.create_model_version(
+                name,
+                source=f"{client.get_run(run_id).info.artifact_uri}/{folder}",
+                run_id=run_id,
+                tags={**facts, **(tags or {})},
+                await_creation_for=0,
+            )
         return int(version.version)
+
+    def _explained(self, doing: str) -> AbstractContextManager[None]:
+        return explain_mlflow_errors(str(self.workspace.mlflow_database), doing)
 
     @staticmethod
     def _create_model(client: Any, name: str) -> None:
@@ -96,7 +104,8 @@ class ModelRegistry:
         """
         check_name(alias, "alias")
         resolve_version(self.workspace, f"models:/{check_name(name, 'model name')}/{version}")
-        self._client().set_registered_model_alias(name, alias, str(version))
+        with self._explained(f"set the alias {alias!r}"):
+            self._client().set_registered_model_alias(name, alias, str(version))
 
     def promote(self, name: str, version: int) -> dict[str, int]:
         """Makes a version the champion and keeps the one before as `previous-champion`. Returns the aliases.

@@ -9,6 +9,7 @@ from typing import Any
 from storage.bundles import DamagedBundleError
 from storage.checkpoint_reading import Checkpoint, load_checkpoint, locate, verify
 from storage.errors import AliasNotFoundError, CorruptCheckpointError, StorageError
+from storage.model_registry import PREVIOUS_CHAMPION
 from storage.pytrees import FlatTree
 from storage.registry_reading import checkpoint_folder, parse_reference, read_aliases
 from storage.workspace import Workspace
@@ -63,7 +64,8 @@ def _is_name(ref: str | os.PathLike[str]) -> bool:
 def _alternative(workspace: Workspace, ref: str) -> str:
     """Returns the advice to use another alias, if one points at an undamaged version."""
     reference = parse_reference(ref)
-    for alias in sorted(read_aliases(workspace, reference.name), reverse=True):
+    aliases = read_aliases(workspace, reference.name)
+    for alias in sorted(aliases, key=lambda alias: (alias != PREVIOUS_CHAMPION, -aliases[alias], alias)):
         uri = f"models:/{reference.name}@{alias}"
         try:
             if alias != reference.alias:

@@ -1,0 +1,166 @@
+"""A workspace and a curriculum small enough that every step takes seconds, and the command `keirin` in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Before Prefect is imported: its log belongs to its server.
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+import jax
+import numpy as np
+import pytest
+
+from curriculum.phase import Phase, ThetaOptimizerConfig
+from curriculum.worker import InProcessWorkerPool
+from lopt.config import derive
+from lopt.estimators.full_es import FullEsConfig
+from runtime_model.prediction import Prediction
+from runtime_model.rejection import ProblemSizeThresholds
+
+Refused = Callable[..., "Answer"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line on standard error."""
+        lines = self.err.strip().splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("Error: ")
+        assert "Traceback" not in self.out + self.err
+        assert "unexpected" not in lines[0]
+        return lines[0].removeprefix("Error: ")
+
+
+class CountingPool(InProcessWorkerPool):
+    """Runs units here and counts them."""
+
+    def __init__(self) -> None:
+        self.num_units = 0
+        self.num_closed = 0
+
+    def run_all(self, fn: Any, payloads: Sequence[Any], *, affinity: Any = None) -> list[Any]:
+        self.num_units += len(payloads)
+        return super().run_all(fn, payloads, affinity=affinity)
+
+    def imap_unordered(
+        self, fn: Any, payloads: Sequence[Any], *, affinity: Any = None
+    ) -> Iterator[tuple[int, Any]]:
+        self.num_units += len(payloads)
+        return super().imap_unordered(fn, payloads, affinity=affinity)
+
+    def close(self) -> None:
+        self.num_closed += 1
+
+
+class FlopsModel:
+    """Stands in for a fitted run-time model: everything runs, in proportion to its arithmetic."""
+
+    def predict(self, configs: Sequence[Any]) -> Prediction:
+        flops = np.asarray([config.approximate_cost()["flops_per_step"] for config in configs])
+        return Prediction(2e-5 + flops / 1e10, np.ones(len(configs)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def optax_promotes() -> Iterator[None]:
+    """optax's bias corrections mix float32 and int32, so what calls `optax.adam` cannot be tested strictly."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_curriculum() -> tuple[Phase, ...]:
+    """Two phases of a task each; the second starts from the first one's result."""
+    first = Phase(
+        name="first",
+        summary="for tests",
+        distribution="demo",
+        problem_size=ProblemSizeThresholds(seconds=(1e-4,), probabilities=(1.0,)),
+        max_num_params=400,
+        num_static_configs=1,
+        estimator=FullEsConfig(
+            sigma=0.03, min_horizon=3, max_horizon=5, num_tasks=1, num_pairs=1, num_final_batches=1
+        ),
+        theta_optimizer=ThetaOptimizerConfig(learning_rate=1e-2, gradient_clip=5.0, warm_up=1),
+        outer_steps=4,
+        validate_every=2,
+        checkpoint_every=1,
+    )
+    return first, derive(first, name="second", start_from="first")
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server of the tests' own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tiny_curriculum: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """Makes the tiny phases the curriculum "demo", and the run-time model one that needs no fit."""
+    import flows.phase_plan
+    from curriculum.phases import CURRICULA
+
+    monkeypatch.setitem(CURRICULA, "demo", tiny_curriculum)
+    monkeypatch.setattr(flows.phase_plan, "load_runtime_model", lambda _: ("flops", FlopsModel()))
+    return tiny_curriculum
+
+
+@pytest.fixture
+def pool() -> CountingPool:
+    return CountingPool()
+
+
+@pytest.fixture
+def keirin(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    prefect_server: None,
+    pool: CountingPool,
+) -> Iterator[Refused]:
+    """The command, in this process: its own Prefect server and worker processes replaced, all else as it is."""
+    import flows.launch
+    import flows.session
+    from flows.cli import app
+    from flows.cli_errors import guarded
+
+    @contextlib.contextmanager
+    def prefect_api(*_: object, **__: object) -> Iterator[Callable[[], None]]:
+        yield lambda: None
+
+    monkeypatch.setattr(flows.launch, "_prefect_api", prefect_api)
+    monkeypatch.setattr(flows.launch, "apply_worker_environment", lambda _: None)
+    monkeypatch.setattr(flows.session, "_open_dask_pool", lambda _: pool)
+    monkeypatch.setenv("KEIRIN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Answer:
+        capsys.readouterr()
+        code = guarded(lambda: app([str(argument) for argument in arguments]), debug=False)
+        return Answer(code, *capsys.readouterr())
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in previous.items():
+        signal.signal(number, handler)
