@@ -16,13 +16,14 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3)
 
 RUNTIME_STAMP := $(VENV)/.installed-runtime
 DEV_STAMP := $(VENV)/.installed-dev
+BROWSER_STAMP := $(VENV)/.installed-browser
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow lint bench lock clean
+.PHONY: help install demo up test test-slow test-browser lint bench lock clean
 
 help: ## List the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(RUNTIME_STAMP) ## Create .venv and install the locked versions and the `keirin` command
 
@@ -37,6 +38,9 @@ test: $(DEV_STAMP) ## Run the tests
 
 test-slow: $(DEV_STAMP) ## Run the tests, the slow ones included
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not browser and not gpu" $(ARGS)
+
+test-browser: $(BROWSER_STAMP) ## Click through `keirin up` in a headless Chromium (apt install chromium)
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 lint: $(DEV_STAMP) ## Run ruff, mypy --strict and the layering contracts
 	$(BIN)/ruff check .
@@ -86,4 +90,8 @@ $(RUNTIME_STAMP): requirements.lock pyproject.toml | $(BIN)/python
 
 $(DEV_STAMP): requirements-dev.lock $(RUNTIME_STAMP)
 	$(PIP) install --quiet --requirement requirements-dev.lock
+	@touch $@
+
+$(BROWSER_STAMP): $(DEV_STAMP)
+	$(PIP) install --quiet --constraint requirements-dev.lock --editable ".[browser]"
 	@touch $@

@@ -17,6 +17,8 @@ from flows.errors import OrchestrationError, PortTakenError, StepIncompleteError
 
 PACKAGES = frozenset({"lopt", "task_generator", "runtime_model", "curriculum", "storage", "flows"})
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+OPTIONS = {"num_workers": "workers", "evaluation_sets": "evaluation_set"}
+"""Fields whose option is called otherwise."""
 EXPECTED = (ValueError, LookupError, OSError, OrchestrationError)
 
 
@@ -43,7 +45,10 @@ def message(error: Exception) -> str:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
-        return "; ".join(_describe(problem) for problem in error.errors(include_url=False))
+        problems = error.errors(include_url=False)
+        # A list with a wrong item also counts as too short: the item is what to talk about.
+        parents = {problem["loc"][:-1] for problem in problems if len(problem["loc"]) > 1}
+        return "; ".join(_describe(problem) for problem in problems if problem["loc"] not in parents)
     if isinstance(error, OSError) and error.errno in DISK_ERRORS and not is_ours(error):
         where = f": `{error.filename}`" if error.filename else ""
         return f"{error.strerror}{where}. Free some space, or point KEIRIN_HOME elsewhere."
@@ -80,7 +85,8 @@ def _raised_in(trace: TracebackType | None) -> str:
 
 def _describe(problem: object) -> str:
     assert isinstance(problem, dict)
-    where = "--" + ".".join(str(part) for part in problem["loc"]).replace("_", "-")
+    names = [str(part) for part in problem["loc"] if not isinstance(part, int)]
+    where = "--" + ".".join(OPTIONS.get(name, name) for name in names).replace("_", "-")
     if problem["type"] == "value_error":  # ours: it names what it got
         return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {problem['msg']}, got {problem['input']!r}"

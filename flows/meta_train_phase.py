@@ -28,6 +28,9 @@ def run_training(parameters: TrainParameters, session: Session) -> PhaseReport:
     plan = plan_phase(parameters, session)
     done = session.artifacts.read(plan.spec)
     session.reporter.line(f"{plan.phase.name}: {plan.phase.summary}")
+    if done is not None and not session.registry.is_good(DEFAULT_MODEL, done["version"]):
+        session.reporter.line(f"[yellow]version {done['version']} is damaged: it is made again[/yellow]")
+        done = None
     if done is None:
         publish_table(
             "phase-tasks", [{"task": task.label} for task in plan.tasks], "What the phase trains on."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from curriculum.phases import CURRICULA
+from curriculum.phases import CURRICULA, PHASES
 from lopt.architectures import ARCHITECTURES
 from lopt.registry import UnknownNameError, lookup
 from task_generator.evaluation_set import EVALUATION_SETS
@@ -87,7 +87,9 @@ class TrainParameters(Parameters):
 
     curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
     phase: str = Field(
-        NEXT_PHASE, min_length=1, description="Name of the phase. next: the first one that is not complete."
+        NEXT_PHASE,
+        min_length=1,
+        description=f"next: the first phase that is not complete. Or its name: {', '.join(PHASES)}.",
     )
     architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
     seed: Seed = Field(
@@ -97,10 +99,10 @@ class TrainParameters(Parameters):
         None,
         ge=1,
         le=10_000_000,
-        description="Updates of the learned optimizer; empty takes the phase's own.",
+        description="Updates of the learned optimizer. None: as many as the phase says.",
     )
     learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Peak rate of the outer optimizer; empty takes the phase's own."
+        None, gt=0, le=1, description="Peak rate of the outer optimizer. None: what the phase says."
     )
 
     @field_validator("phase")
@@ -161,7 +163,7 @@ class PipelineParameters(Parameters):
     architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
     seed: Seed = Field(0, description="Decides everything that is drawn.")
     outer_steps: int | None = Field(
-        None, ge=1, le=10_000_000, description="Outer steps of every phase; empty takes the phases' own."
+        None, ge=1, le=10_000_000, description="Outer steps of every phase. None: as many as each phase says."
     )
     horizon: int = Field(200, ge=10, le=1_000_000, description="Inner steps of the evaluation.")
     num_seeds: int = Field(3, ge=1, le=100, description="Independent runs per optimizer and task.")

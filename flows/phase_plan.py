@@ -29,7 +29,7 @@ from lopt.registry import lookup
 from lopt.types import Theta
 from runtime_model.prediction import RuntimeModel
 from storage.checkpoints import load_checkpoint
-from storage.errors import AliasNotFoundError
+from storage.errors import AliasNotFoundError, CorruptCheckpointError
 from storage.model_registry import ModelRegistry
 from storage.registry_reading import DEFAULT_MODEL
 from task_generator.task_config import TaskConfig
@@ -135,7 +135,13 @@ def _start(
             f"phase {phase.name!r} starts from the promoted checkpoint of {phase.start_from!r}, "
             f"which does not exist. Run `keirin train --phase {phase.start_from}` first."
         ) from error
-    checkpoint = load_checkpoint(folder, templates={"theta": initial})
+    try:
+        checkpoint = load_checkpoint(folder, templates={"theta": initial})
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(
+            f"phase {phase.name!r} cannot start: {error} Or run `keirin train --phase {phase.start_from}`: "
+            "it registers its last good checkpoint again."
+        ) from error
     version = registry.aliases(DEFAULT_MODEL)[phase.start_from]
     theta = jax.tree.map(np.asarray, checkpoint.trees["theta"])
     return theta, f"{phase.start_from} (version {version})", optimizer_fingerprint(architecture, theta)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.bundles import DamagedBundleError
-from storage.checkpoint_reading import CheckpointInfo, corrupt, verify
+from storage.checkpoint_reading import CheckpointInfo, corrupt, locate, verify
+from storage.errors import AliasNotFoundError, CheckpointNotFoundError
 from storage.files import check_name
 from storage.mlflow_client import (
     explain_mlflow_errors,
@@ -131,6 +132,14 @@ class ModelRegistry:
     def versions(self, name: str = DEFAULT_MODEL) -> list[int]:
         """Returns the registered versions, oldest first."""
         return sorted(read_versions(self.workspace, name))
+
+    def is_good(self, name: str, version: int) -> bool:
+        """Whether a version exists and every byte of its checkpoint is as written."""
+        try:
+            verify(locate(self.resolve(f"models:/{name}/{version}")))
+        except (AliasNotFoundError, CheckpointNotFoundError, DamagedBundleError):
+            return False
+        return True
 
     def resolve(self, ref: str) -> Path:
         """Returns the folder of the checkpoint that an alias or `models:/` URI points at.

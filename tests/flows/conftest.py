@@ -1,4 +1,4 @@
-"""A workspace and a curriculum small enough that every step takes seconds, and the command `keirin` in this process."""
+"""A workspace and a curriculum so small that a step takes seconds, and the command `keirin` in this process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 import jax
 import numpy as np
+
+# Now, because it resets the logging: absl's handler would close whatever test's standard error it has seen.
+import prefect.main  # noqa: F401
 import pytest
 
 from curriculum.phase import Phase, ThetaOptimizerConfig
@@ -129,6 +132,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tiny_curriculum: tuple[Phase, ...]) ->
 @pytest.fixture
 def pool() -> CountingPool:
     return CountingPool()
+
+
+@pytest.fixture(scope="session")
+def counting_pool() -> type[CountingPool]:
+    """The class, for tests that open a pool more than once."""
+    return CountingPool
 
 
 @pytest.fixture

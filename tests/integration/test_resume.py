@@ -1,0 +1,311 @@
+"""Real commands, killed: what was stored continues to the same bits, and no process stays behind.
+
+The commands are `keirin` itself with one change: the curriculum "demo" is a phase of seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import psutil
+import pytest
+
+from curriculum.phase import Phase, ThetaOptimizerConfig
+from flows.settings import RuntimeSettings
+from flows.worker_environment import worker_environment
+from lopt.estimators.full_es import FullEsConfig
+from runtime_model.rejection import ProblemSizeThresholds
+from storage.checkpoint_reading import locate, verify
+from storage.checkpoints import CheckpointStore
+from storage.model_registry import ModelRegistry
+from storage.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
+OUTER_STEPS = 16
+PHASE = Phase(
+    name="tiny",
+    summary="for tests",
+    distribution="demo",
+    problem_size=ProblemSizeThresholds(seconds=(1e-3,), probabilities=(1.0,)),
+    min_valid_probability=0.0,
+    max_num_params=400,
+    num_static_configs=2,
+    estimator=FullEsConfig(
+        sigma=0.03, min_horizon=3, max_horizon=5, num_tasks=1, num_pairs=1, num_final_batches=1
+    ),
+    theta_optimizer=ThetaOptimizerConfig(learning_rate=1e-2, gradient_clip=5.0, warm_up=1),
+    outer_steps=OUTER_STEPS,
+    validate_every=4,
+    checkpoint_every=1,
+)
+
+TINY_CURRICULUM = f"""
+from curriculum.phase import Phase
+from curriculum.phases import CURRICULA
+CURRICULA["demo"] = (Phase.model_validate_json({PHASE.model_dump_json()!r}),)
+"""
+
+COMMAND = f"""{TINY_CURRICULUM}
+from flows.cli import main
+main()
+"""
+
+STEP = f"""{TINY_CURRICULUM}
+import importlib, os, signal, sys
+from rich.console import Console
+home, where, name, count, when = sys.argv[1:]
+
+# SIGKILL at the `count`th call of `where.name`, before or after it has done its work.
+owner = importlib.import_module(where.partition(":")[0])
+for part in filter(None, where.partition(":")[2].split(".")):
+    owner = getattr(owner, part)
+original, calls = getattr(owner, name), 0
+
+def deadly(*arguments, **keywords):
+    global calls
+    calls += 1
+    if calls == int(count) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*arguments, **keywords)
+    if calls == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, deadly)
+from curriculum.worker import InProcessWorkerPool
+from flows.meta_train_phase import run_training
+from flows.parameters import TrainParameters
+from flows.progress import Reporter
+from flows.session import Session
+from flows.settings import RuntimeSettings
+session = Session(
+    RuntimeSettings(home=home), Reporter(Console()), open_pool=lambda _: InProcessWorkerPool()
+)
+run_training(TrainParameters(), session)
+"""
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a run-time model, fitted to made-up timings in a second."""
+    from rich.console import Console
+
+    import flows.fit_runtime_model as step
+    from flows.parameters import FitParameters
+    from flows.progress import Reporter
+    from flows.sample_tasks import draw
+    from flows.session import Session
+    from runtime_model.fitting import fit
+    from storage.tracking import MlflowTracker
+
+    home = tmp_path_factory.mktemp("fitted")
+    parameters = FitParameters(count=10)
+    session = Session(RuntimeSettings(home=home), Reporter(Console(quiet=True)))
+    session.timings.append([_timing(config) for config in draw(parameters)])
+    quick = functools.partial(fit, num_steps=3, num_members=1, num_folds=2)
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(step, "fit", quick)
+        step.run_fit(parameters, session)
+    MlflowTracker(session.workspace)  # makes the database
+    return home
+
+
+def _timing(config: Any) -> dict[str, Any]:
+    return {
+        "config_fingerprint": config.fingerprint(),
+        "config_json": config.canonical_json(),
+        "family": config.family.family,
+        "seconds_per_step": 2e-5 + config.approximate_cost()["flops_per_step"] / 1e10,
+        "compile_seconds": 1.0,
+        "valid": True,
+    }
+
+
+@pytest.fixture
+def new_home(fitted: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes copies of the workspace. MLflow stores absolute paths: one that has runs must not be copied."""
+    import shutil
+
+    def copy(name: str) -> Path:
+        home = tmp_path / name
+        shutil.copytree(fitted, home, ignore=shutil.ignore_patterns("mlflow.*", "compilation_cache"))
+        (home / "compilation_cache").symlink_to(tmp_path / "compilation_cache", target_is_directory=True)
+        (tmp_path / "compilation_cache").mkdir(exist_ok=True)
+        return home
+
+    return copy
+
+
+class Command:
+    """A running `keirin train`, and every process that it has started so far."""
+
+    def __init__(self, home: Path, *, workers: int) -> None:
+        self.log = home / "command.log"
+        self._output = self.log.open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, "train", "--home", str(home), "--workers", str(workers)],
+            env={**os.environ, **worker_environment(RuntimeSettings(home=home))},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.children: list[psutil.Process] = []
+        self.store = CheckpointStore(home / "checkpoints")
+
+    def steps(self) -> list[int]:
+        return [info.outer_step for info in self.store.list()]
+
+    def wait_for_step(self, outer_step: int, timeout: float = 300.0) -> None:
+        deadline = time.monotonic() + timeout
+        while max(self.steps(), default=-1) < outer_step:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+        self.children = psutil.Process(self.process.pid).children(recursive=True)
+        assert len(self.children) >= 3  # workers, and a Prefect server on its lifeline
+
+    def workers(self) -> list[psutil.Process]:
+        return [child for child in self.children if _runs(child, "multiprocessing.spawn")]
+
+    def end(self, number: int | None = None, timeout: float = 300.0) -> int:
+        """Sends a signal if one is given; returns the exit code."""
+        if number is not None:
+            os.kill(self.process.pid, number)
+        code = self.process.wait(timeout)
+        self._output.close()
+        return code
+
+    def left_behind(self, timeout: float = 10.0) -> list[psutil.Process]:
+        """Returns the children that are still there after `timeout` seconds."""
+        gone_by = time.monotonic() + timeout
+        while (alive := [c for c in self.children if _is_alive(c)]) and time.monotonic() < gone_by:
+            time.sleep(0.1)
+        return alive
+
+
+def _runs(process: psutil.Process, text: str) -> bool:
+    try:
+        return text in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Command]]:
+    commands: list[Command] = []
+
+    def start(home: Path, *, workers: int) -> Command:
+        commands.append(Command(home, workers=workers))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        for process in [*command.children, command.process]:
+            if process.pid and _still(process):
+                os.kill(process.pid, signal.SIGKILL)
+        command.process.wait()
+
+
+def _still(process: Any) -> bool:
+    return process.poll() is None if isinstance(process, subprocess.Popen) else _is_alive(process)
+
+
+def final_digest(home: Path) -> str:
+    """Returns the digest of the arrays of the phase's last checkpoint."""
+    store = CheckpointStore(home / "checkpoints")
+    (run,) = store.phases()
+    return store.load(store.info(run, OUTER_STEPS)).digest
+
+
+def test_a_killed_command_continues_to_the_same_theta(
+    new_home: Callable[[str], Path], start: Callable[..., Command]
+) -> None:
+    """One worker, uninterrupted = two workers, SIGKILL, SIGTERM, and a worker that is SIGKILLed."""
+    whole, broken = new_home("whole"), new_home("broken")
+    assert (command := start(whole, workers=1)).end() == 0, command.log.read_text()
+
+    command = start(broken, workers=2)
+    command.wait_for_step(3)
+    assert command.end(signal.SIGKILL) == -signal.SIGKILL
+    assert command.left_behind() == []
+    killed_at = command.steps()
+    assert 3 <= max(killed_at) < OUTER_STEPS
+    for info in command.store.list():
+        verify(info)
+
+    command = start(broken, workers=2)
+    command.wait_for_step(max(killed_at) + 2)
+    assert command.end(signal.SIGTERM) == 143, command.log.read_text()
+    assert command.left_behind() == []
+    stopped_at = command.steps()
+    assert max(killed_at) < max(stopped_at) < OUTER_STEPS
+
+    command = start(broken, workers=2)
+    command.wait_for_step(max(stopped_at) + 1)
+    victims = command.workers()
+    assert victims
+    victims[0].kill()
+    assert command.end() == 0, command.log.read_text()
+    assert command.left_behind() == []
+    log = " ".join(command.log.read_text().split())
+    assert f"continues from outer step {max(killed_at)} of {OUTER_STEPS}" in log
+    assert f"continues from outer step {max(stopped_at)} of {OUTER_STEPS}" in log
+    assert "Traceback" not in log
+    assert final_digest(broken) == final_digest(whole)
+
+
+MOMENTS = [
+    ("storage.checkpoints", "write_folder", 3, "before"),
+    ("storage.files:os", "rename", 2, "before"),  # with the next checkpoint written, but not in its place
+    ("storage.checkpoints:CheckpointStore", "prune", 3, "before"),
+    ("storage.tracking:MlflowRun", "log_metrics", 4, "after"),
+    ("storage.model_registry:ModelRegistry", "register", 1, "before"),
+    ("storage.model_registry:ModelRegistry", "register", 1, "after"),
+    ("storage.model_registry:ModelRegistry", "set_alias", 1, "after"),
+    ("flows.artifacts:ArtifactStore", "write", 1, "before"),
+    ("storage.workspace:Workspace", "write_state", 1, "before"),
+]
+"""Where the process is killed, one run after the other, on the way through one phase."""
+
+
+@pytest.mark.slow
+def test_killed_at_every_delicate_moment(new_home: Callable[[str], Path]) -> None:
+    whole, broken = new_home("whole"), new_home("broken")
+
+    def run(home: Path, where: str, name: str, count: int, when: str) -> int:
+        command = [sys.executable, "-c", STEP, str(home), where, name, str(count), when]
+        environment = {**os.environ, **worker_environment(RuntimeSettings(home=home))}
+        return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+
+    never = ("storage.workspace:Workspace", "write_state", 99, "before")
+    assert run(whole, *never) == 0
+    for moment in MOMENTS:
+        assert run(broken, *moment) == -signal.SIGKILL, moment
+        for info in CheckpointStore(broken / "checkpoints").list():
+            verify(info)
+    assert run(broken, *never) == 0
+    assert final_digest(broken) == final_digest(whole)
+    (folder,) = (broken / "checkpoints").iterdir()
+    assert not [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
+    registry = ModelRegistry(Workspace(broken))
+    assert set(registry.aliases()) == {"tiny", "candidate"}
+    for alias in registry.aliases():
+        assert verify(locate(registry.resolve(alias)))
+    assert registry.aliases()["tiny"] == registry.aliases()["candidate"] == max(registry.versions())
