@@ -91,7 +91,8 @@ def mlflow_server(home: Path, port: int) -> Service:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
-        url=url,
+        # Without this MLflow opens on a page for language-model traces that hides the runs.
+        url=f"{url}/#/?workflowType=machine_learning",
         health=f"{url}/health",
         port=port,
         option="--mlflow-port",

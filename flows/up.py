@@ -93,7 +93,7 @@ def _start(
 ) -> None:
     def show(service: Service, seconds: float) -> None:
         console.print(
-            f"  [green]✓[/green] {service.name:<12} {service.url:<32} [dim]{seconds:.0f} s[/dim]",
+            f"  [green]✓[/green] {service.name:<12} {service.url:<58} [dim]{seconds:.0f} s[/dim]",
             highlight=False,
         )
 

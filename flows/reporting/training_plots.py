@@ -97,7 +97,7 @@ def meta_training_png(data: ReportData) -> bytes:
     for axes, phase in zip(panels, data.phases, strict=True):
         draw_phase(axes, phase, LIGHT)
         low, high = phase.horizon
-        add_heading(axes, LIGHT, f"{phase.title or phase.name} · horizon {low}–{high}")
+        add_heading(axes, LIGHT, f"{phase.name} · horizon {low}–{high}")
         add_legend(axes, LIGHT)
     return to_png(figure)
 

@@ -234,41 +234,61 @@ def final_digest(home: Path) -> str:
     return store.load(store.info(run, OUTER_STEPS)).digest
 
 
-def test_a_killed_command_continues_to_the_same_theta(
-    new_home: Callable[[str], Path], start: Callable[..., Command]
-) -> None:
-    """One worker, uninterrupted = two workers, SIGKILL, SIGTERM, and a worker that is SIGKILLed."""
-    whole, broken = new_home("whole"), new_home("broken")
-    assert (command := start(whole, workers=1)).end() == 0, command.log.read_text()
+@pytest.fixture
+def expected(new_home: Callable[[str], Path], start: Callable[..., Command]) -> str:
+    """The digest of a run on one worker that nothing happens to."""
+    home = new_home("whole")
+    command = start(home, workers=1)
+    assert command.end() == 0, command.log.read_text()
+    return final_digest(home)
 
-    command = start(broken, workers=2)
-    command.wait_for_step(3)
-    assert command.end(signal.SIGKILL) == -signal.SIGKILL
+
+def interrupt(command: Command, outer_step: int, number: int) -> int:
+    """Sends a signal once a step is stored; returns the last stored step when every process is gone."""
+    command.wait_for_step(outer_step)
+    code = command.end(number)
+    assert code == (-number if number == signal.SIGKILL else 128 + number), command.log.read_text()
     assert command.left_behind() == []
-    killed_at = command.steps()
-    assert 3 <= max(killed_at) < OUTER_STEPS
     for info in command.store.list():
         verify(info)
+    stored = max(command.steps())
+    assert outer_step <= stored < OUTER_STEPS
+    return stored
 
-    command = start(broken, workers=2)
-    command.wait_for_step(max(killed_at) + 2)
-    assert command.end(signal.SIGTERM) == 143, command.log.read_text()
-    assert command.left_behind() == []
-    stopped_at = command.steps()
-    assert max(killed_at) < max(stopped_at) < OUTER_STEPS
 
-    command = start(broken, workers=2)
-    command.wait_for_step(max(stopped_at) + 1)
-    victims = command.workers()
-    assert victims
-    victims[0].kill()
+def finish(command: Command) -> str:
+    """Waits for the end of the command; returns what it printed."""
     assert command.end() == 0, command.log.read_text()
     assert command.left_behind() == []
-    log = " ".join(command.log.read_text().split())
-    assert f"continues from outer step {max(killed_at)} of {OUTER_STEPS}" in log
-    assert f"continues from outer step {max(stopped_at)} of {OUTER_STEPS}" in log
+    return " ".join(command.log.read_text().split())
+
+
+def test_killed_and_continued_with_a_worker_killed_is_the_same_theta(
+    new_home: Callable[[str], Path], start: Callable[..., Command], expected: str
+) -> None:
+    """Two workers, SIGKILL to the command, then to a worker: as one worker that nothing happens to."""
+    home = new_home("broken")
+    killed_at = interrupt(start(home, workers=2), 3, signal.SIGKILL)
+    command = start(home, workers=2)
+    command.wait_for_step(killed_at + 1)
+    command.workers()[0].kill()
+    log = finish(command)
+    assert f"continues from outer step {killed_at} of {OUTER_STEPS}" in log
     assert "Traceback" not in log
-    assert final_digest(broken) == final_digest(whole)
+    assert final_digest(home) == expected
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_stores_what_it_has(
+    new_home: Callable[[str], Path], start: Callable[..., Command], expected: str
+) -> None:
+    """SIGTERM is what Prefect sends to a cancelled run."""
+    home = new_home("broken")
+    stopped_at = interrupt(start(home, workers=2), 3, signal.SIGTERM)
+    log = finish(start(home, workers=2))
+    assert f"continues from outer step {stopped_at} of {OUTER_STEPS}" in log
+    assert "Traceback" not in log
+    assert final_digest(home) == expected
 
 
 MOMENTS = [
