@@ -212,6 +212,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(story: Story, name: str
     assert story.open().registry.versions() == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_pipeline_is_the_steps(story: Story) -> None:
     """It is asked for what the steps have done (but for the evaluation's normaliser), so little is left."""
     from flows.pipeline import pipeline
