@@ -12,7 +12,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # its log belongs to its server
 
+# First of all, because importing Prefect resets logging and closes the handlers it finds. absl's, which comes
+# with Flax, would take with it whichever test's standard error it was made on.
+import prefect.main  # noqa: F401, I001
 import jax
 import pytest
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Before Prefect is imported: its log belongs to its server.
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-
 import jax
 import numpy as np
-
-# Now, because it resets the logging: absl's handler would close whatever test's standard error it has seen.
-import prefect.main  # noqa: F401
 import pytest
 
 from curriculum.phase import Phase, ThetaOptimizerConfig
