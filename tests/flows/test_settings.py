@@ -10,10 +10,10 @@ from flows.worker_environment import apply_worker_environment, worker_environmen
 
 
 def test_options_win_over_variables_and_variables_over_defaults() -> None:
-    environment = {"KEIRIN_NUM_WORKERS": "3", "KEIRIN_HOME": "/tmp/there", "KEIRIN_MEMORY_LIMIT": ""}
+    environment = {"KEIRIN_NUM_WORKERS": "3", "KEIRIN_HOME": "/srv/there", "KEIRIN_MEMORY_LIMIT": ""}
     settings = RuntimeSettings.from_environment(environment, num_workers=5, scheduler=None)
     assert settings.num_workers == 5
-    assert settings.home == Path("/tmp/there")
+    assert settings.home == Path("/srv/there")
     assert settings.memory_limit == "4GiB"
     assert settings.scheduler is None
 
