@@ -88,7 +88,7 @@ def _label(optimizer: OptimizerReference) -> str:
 
 
 @flow(name="evaluate", flow_run_name="{parameters.optimizer}")
-def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str, float]:  # noqa: B008
+def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str, float]:
     """Compares a learned optimizer with tuned Adam and AdamW: learning curves, final losses, speed-ups."""
     with current_session() as session:
         session.reporter.heading("evaluate")

@@ -72,7 +72,7 @@ def load_runtime_model(session: Session) -> tuple[str, RuntimeModel]:
 
 
 @flow(name="fit", flow_run_name="{parameters.distribution}-{parameters.count}")
-def fit_runtime_model(parameters: FitParameters = FitParameters()) -> dict[str, Any]:  # noqa: B008 - immutable
+def fit_runtime_model(parameters: FitParameters = FitParameters()) -> dict[str, Any]:
     """Fits the run-time and validity model to the timings of a sample, and measures its held-out error."""
     with current_session() as session:
         session.reporter.heading("fit")

@@ -50,7 +50,7 @@ def graceful_interrupts() -> Iterator[None]:
 
 def end_process(code: int) -> None:
     """Ends this process and everything it started, without waiting for anybody."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):

@@ -106,7 +106,7 @@ def _wait(child: subprocess.Popen[bytes], stopping: threading.Event, grace: floa
 
 def _end_descendants(grace: float) -> None:
     """Asks whatever is left to stop, waits `grace` seconds at most, and kills the rest."""
-    import psutil  # type: ignore[import-untyped]  # slow to import, and rarely needed before the end
+    import psutil  # slow to import, and rarely needed before the end
 
     left = psutil.Process().children(recursive=True)
     for process in left:

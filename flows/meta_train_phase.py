@@ -87,7 +87,7 @@ def publish(report: PhaseReport, session: Session) -> None:
 
 
 @flow(name="train", flow_run_name="{parameters.curriculum}-{parameters.phase}")
-def meta_train_phase(parameters: TrainParameters = TrainParameters()) -> dict[str, Any]:  # noqa: B008
+def meta_train_phase(parameters: TrainParameters = TrainParameters()) -> dict[str, Any]:
     """Meta-trains one phase of a curriculum: continues where an earlier run stopped, skips it if complete."""
     with current_session() as session:
         session.reporter.heading("train")

@@ -27,7 +27,7 @@ from flows.time_tasks import time_tasks
 
 
 @flow(name="pipeline", flow_run_name="{parameters.curriculum}")
-def pipeline(parameters: PipelineParameters = PipelineParameters()) -> dict[str, Any]:  # noqa: B008
+def pipeline(parameters: PipelineParameters = PipelineParameters()) -> dict[str, Any]:
     """Runs every step in order. What is complete is skipped, so a run that was stopped continues."""
     with current_session() as session:
         sample = {

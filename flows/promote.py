@@ -88,7 +88,7 @@ def _remember(report: PromotionReport, candidate: OptimizerReference, session: S
 
 
 @flow(name="promote", flow_run_name="{parameters.optimizer}")
-def promote(parameters: PromoteParameters = PromoteParameters()) -> bool:  # noqa: B008 - immutable
+def promote(parameters: PromoteParameters = PromoteParameters()) -> bool:
     """Makes an evaluated optimizer the champion if it passes the gate."""
     with current_session() as session:
         session.reporter.heading("promote")

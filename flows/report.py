@@ -58,7 +58,7 @@ def publish(data: ReportData) -> None:
 
 
 @flow(name="report")
-def report(parameters: ReportParameters = ReportParameters()) -> str:  # noqa: B008 - immutable
+def report(parameters: ReportParameters = ReportParameters()) -> str:
     """Writes the report of everything that has been run in this workspace."""
     with current_session() as session:
         session.reporter.heading("report")

@@ -50,7 +50,7 @@ def remove_services(home: Path) -> None:
 
 def started_at(pid: int) -> float | None:
     """Returns when the process `pid` was started (epoch seconds), or None if there is no such process."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     try:
         return float(psutil.Process(pid).create_time())

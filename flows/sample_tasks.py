@@ -60,7 +60,7 @@ def run_sample(parameters: SampleParameters, session: Session) -> list[TaskConfi
 
 
 @flow(name="sample", flow_run_name="{parameters.distribution}-{parameters.count}", validate_parameters=True)
-def sample_tasks(parameters: SampleParameters = SampleParameters()) -> list[str]:  # noqa: B008 - immutable
+def sample_tasks(parameters: SampleParameters = SampleParameters()) -> list[str]:
     """Draws task configurations from a distribution. The same parameters always give the same ones."""
     with current_session() as session:
         session.reporter.heading("sample")

@@ -91,7 +91,7 @@ def rows(timings: list[StepTiming]) -> list[dict[str, Any]]:
 
 
 @flow(name="time", flow_run_name="{parameters.distribution}-{parameters.count}")
-def time_tasks(parameters: TimeParameters = TimeParameters()) -> dict[str, int]:  # noqa: B008 - immutable
+def time_tasks(parameters: TimeParameters = TimeParameters()) -> dict[str, int]:
     """Times task configurations on the workers: seconds per inner step, and whether they run at all."""
     with current_session() as session:
         session.reporter.heading("time")
