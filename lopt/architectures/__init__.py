@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.pacer import PacerConfig
 
-ARCHITECTURES: dict[str, type[PacerConfig]] = {
+ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
     "pacer": PacerConfig,
 }

@@ -29,7 +29,7 @@ import optax
 from pydantic import Field, field_validator
 
 from lopt import nn
-from lopt.config import FrozenConfig
+from lopt.architectures.contract import ArchitectureConfig, require_loss, require_params
 from lopt.features import grouping as gr
 from lopt.features import loss_history as lh
 from lopt.features import per_parameter as pp
@@ -67,7 +67,7 @@ class PacerState(NamedTuple):
     loss_history: lh.LossHistory
 
 
-class PacerConfig(FrozenConfig):
+class PacerConfig(ArchitectureConfig):
     """Sizes and constants of `pacer`; the defaults are the optimizer that the demo trains."""
 
     architecture: Literal["pacer"] = "pacer"
@@ -134,15 +134,8 @@ class Pacer:
             **extra_args: Any,
         ) -> tuple[optax.Updates, PacerState]:
             del extra_args
-            if params is None:
-                raise ValueError(
-                    "pacer needs the parameters: call `update(grads, state, params, value=loss)`"
-                )
-            if value is None:
-                raise ValueError(
-                    "pacer reads the loss: call `update(grads, state, params, value=loss)`, "
-                    "where `loss` is the scalar that was differentiated"
-                )
+            require_params("pacer", params)
+            require_loss("pacer", value)
             return _update(self.config, theta, total, grads, state, params, value)
 
         return optax.GradientTransformationExtraArgs(lambda params: _init(self.config, params), update)
@@ -164,9 +157,15 @@ def _init_group(config: PacerConfig, grouping: gr.Grouping, group: int, vector: 
     return GroupState(
         momenta=jnp.zeros((len(config.momentum_decays), vector.size), jnp.float32),
         second_moment=jnp.zeros((vector.size,), jnp.float32),
-        factored=tuple(init_factored(piece) for piece in gr.pieces(grouping, group, vector)),
+        factored=tuple(_init_factored(piece) for piece in gr.pieces(grouping, group, vector)),
         initial_rms=jnp.sqrt(gr.tensor_mean(grouping, group, jnp.square(vector))),
     )
+
+
+def _init_factored(piece: jax.Array) -> FactoredMoment:
+    if piece.ndim < 2:  # vectors and scalars use the second moment itself
+        return FactoredMoment(jnp.zeros((0,), jnp.float32), jnp.zeros((0,), jnp.float32))
+    return init_factored(piece.shape)
 
 
 def _update(
@@ -193,7 +192,9 @@ def _update(
     ):
         grad = jnp.clip(grad, -MAX_GRADIENT, MAX_GRADIENT)
         group = _accumulate(config, grouping, g, state.groups[g], grad)
-        direction = _direction(config, theta, grouping, g, group, vector, grad, rms[g], state.num_updates + 1.0)
+        direction = _direction(
+            config, theta, grouping, g, group, vector, grad, rms[g], state.num_updates + 1.0
+        )
         length = jnp.sqrt(gr.tensor_mean(grouping, g, jnp.square(direction)))
         updates.append(-direction * gr.spread(grouping, g, steps[g] / jnp.maximum(length, 1e-12)))
         groups.append(group)
@@ -212,7 +213,7 @@ def _accumulate(
         momenta=rates * state.momenta + (1.0 - rates) * grad[None],
         second_moment=update_ema(state.second_moment, squared, decay),
         factored=tuple(
-            update_factored(moment, piece, decay)
+            update_factored(moment, piece, decay, shape=piece.shape) if piece.ndim >= 2 else moment
             for moment, piece in zip(state.factored, gr.pieces(grouping, group, squared), strict=True)
         ),
     )

@@ -1,7 +1,10 @@
 """Running averages of gradients: momentum, second moment, factored second moment.
 
-All are exponential moving averages that start at zero and are corrected for it on reading (`debias`), so that a
-feature has the same meaning at the first step as at the thousandth.
+All are exponential moving averages that start at zero. `debias` corrects for that where an optimizer wants a
+feature to have the same meaning at the first step as at the thousandth; the published networks do not correct.
+
+A tensor's axes are counted from the end, so every function also takes stacks of tensors ([k, *shape], see
+`lopt.features.stacks`); `shape` is always that of one tensor.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+Decay = float | jax.Array
+"""β in (0, 1); an array where it is meta-learned."""
 
-def update_ema(ema: jax.Array, value: jax.Array, decay: float) -> jax.Array:
+
+def update_ema(ema: jax.Array, value: jax.Array, decay: Decay) -> jax.Array:
     """Returns `decay·ema + (1 − decay)·value`, elementwise."""
     return decay * ema + (1.0 - decay) * value
 
 
-def debias(ema: jax.Array, decay: float, count: jax.Array) -> jax.Array:
+def debias(ema: jax.Array, decay: Decay, count: jax.Array) -> jax.Array:
     """Returns the moving average corrected for its zero start after `count` updates.
 
     The correction is floored: compiled code may evaluate it for `count` 0, where 1 − βⁿ is exactly zero and the
@@ -32,11 +38,15 @@ def debias(ema: jax.Array, decay: float, count: jax.Array) -> jax.Array:
 
 
 class FactoredMoment(NamedTuple):
-    """Row and column averages of g², for a tensor of two or more dimensions (Shazeer & Stern 2018)."""
+    """Row and column averages of g² (Shazeer & Stern 2018); a vector's or scalar's g² itself.
+
+    Averaged axes are kept at length 1, so both broadcast against the tensor.
+    """
 
     row: jax.Array
-    """The average over the largest axis but one removed; shape: the tensor's, without its column axis."""
+    """The average over the largest axis. For a tensor of fewer than two dimensions: g², not averaged."""
     col: jax.Array
+    """The average over the second largest axis. For a tensor of fewer than two dimensions: empty."""
 
 
 def factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
@@ -50,57 +60,79 @@ def factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
     return by_size[-2], by_size[-1]
 
 
-def init_factored(param: jax.Array) -> FactoredMoment:
-    """Returns zeros for `param`; empty arrays where it has fewer than two dimensions."""
-    axes = factored_axes(param.shape)
+def _axes_from_end(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    axes = factored_axes(shape)
+    return None if axes is None else (axes[0] - len(shape), axes[1] - len(shape))
+
+
+def init_factored(shape: tuple[int, ...], *, leading: tuple[int, ...] = ()) -> FactoredMoment:
+    """Returns zeros for tensors of `shape`, stacked over the axes `leading`."""
+    axes = factored_axes(shape)
     if axes is None:
-        return FactoredMoment(jnp.zeros((0,), jnp.float32), jnp.zeros((0,), jnp.float32))
+        return FactoredMoment(jnp.zeros(leading + shape, jnp.float32), jnp.zeros((*leading, 0), jnp.float32))
     row_axis, col_axis = axes
-    without = lambda axis: tuple(size for i, size in enumerate(param.shape) if i != axis)  # noqa: E731
+    averaged = lambda axis: tuple(1 if i == axis else n for i, n in enumerate(shape))  # noqa: E731
     return FactoredMoment(
-        jnp.zeros(without(col_axis), jnp.float32), jnp.zeros(without(row_axis), jnp.float32)
+        jnp.zeros(leading + averaged(col_axis), jnp.float32),
+        jnp.zeros(leading + averaged(row_axis), jnp.float32),
     )
 
 
-def update_factored(moment: FactoredMoment, squared: jax.Array, decay: float) -> FactoredMoment:
-    """Returns the row and column averages brought forward by g² (`squared`, the tensor's shape)."""
-    axes = factored_axes(squared.shape)
+def update_factored(
+    moment: FactoredMoment, squared: jax.Array, decay: Decay, *, shape: tuple[int, ...]
+) -> FactoredMoment:
+    """Returns the averages brought forward by g² (`squared`, [*leading, *shape])."""
+    axes = _axes_from_end(shape)
     if axes is None:
-        return moment
+        return FactoredMoment(update_ema(moment.row, squared, decay), moment.col)
     row_axis, col_axis = axes
     return FactoredMoment(
-        update_ema(moment.row, jnp.mean(squared, axis=col_axis), decay),
-        update_ema(moment.col, jnp.mean(squared, axis=row_axis), decay),
+        update_ema(moment.row, jnp.mean(squared, axis=col_axis, keepdims=True), decay),
+        update_ema(moment.col, jnp.mean(squared, axis=row_axis, keepdims=True), decay),
     )
 
 
-def factored_rsqrt(
-    moment: FactoredMoment, shape: tuple[int, ...], decay: float, count: jax.Array, *, floor: float
-) -> jax.Array:
-    """Returns the inverse root of the rank-one estimate of g², broadcastable to `shape`.
+def inverse_root_factors(
+    row: jax.Array, col: jax.Array, shape: tuple[int, ...], *, floor: float, epsilon: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the two factors of the inverse root of the rank-one estimate of g².
 
-        v̂_ij = row_i · col_j / mean(row),      result = row_factor · col_factor ≈ v̂_ij^(−1/2)
+        v_ij = row_i · col_j / (mean(row) + ε),      row_factor · col_factor ≈ v_ij^(−1/2)
 
     Each factor is clamped on its own, so that an exactly zero row does not overflow the product.
 
     Args:
-      moment: Row and column averages of a tensor of `shape`, which has two or more dimensions.
-      shape: The tensor's shape.
-      decay: The decay that `moment` was averaged with.
-      count: Number of updates so far.
+      row: Row averages as `FactoredMoment` keeps them, debiased or not.
+      col: Column averages.
+      shape: One tensor's shape.
       floor: Smallest value under either root. Positive.
+      epsilon: Added to the mean of the rows; where 0, the mean is floored instead.
 
     Raises:
       ValueError: If `shape` has fewer than two dimensions.
     """
-    axes = factored_axes(shape)
+    axes = _axes_from_end(shape)
     if axes is None:
         raise ValueError(f"a factored moment needs two dimensions, got {shape=}; use the diagonal one")
-    row_axis, col_axis = axes
-    row, col = debias(moment.row, decay, count), debias(moment.col, decay, count)
-    # After the column axis is gone, the row axis may have moved one place to the left.
-    reduced_axis = row_axis - 1 if row_axis > col_axis else row_axis
-    mean_row = jnp.mean(row, axis=reduced_axis, keepdims=True)
-    row_factor = jax.lax.rsqrt(jnp.maximum(row / jnp.maximum(mean_row, floor), floor))
-    col_factor = jax.lax.rsqrt(jnp.maximum(col, floor))
-    return jnp.expand_dims(row_factor, col_axis) * jnp.expand_dims(col_factor, row_axis)
+    mean_row = jnp.mean(row, axis=axes[0], keepdims=True)
+    denominator = mean_row + epsilon if epsilon > 0 else jnp.maximum(mean_row, floor)
+    row_factor = jax.lax.rsqrt(jnp.maximum(row / denominator, floor))
+    return row_factor, jax.lax.rsqrt(jnp.maximum(col, floor))
+
+
+def factored_rsqrt(
+    moment: FactoredMoment, shape: tuple[int, ...], decay: Decay, count: jax.Array, *, floor: float
+) -> jax.Array:
+    """Returns the debiased inverse root of the rank-one estimate of g², with the tensor's full shape.
+
+    Args:
+      moment: Row and column averages of tensors of `shape`, which has two or more dimensions.
+      shape: One tensor's shape.
+      decay: The decay that `moment` was averaged with.
+      count: Number of updates so far.
+      floor: Smallest value under either root. Positive.
+    """
+    row_factor, col_factor = inverse_root_factors(
+        debias(moment.row, decay, count), debias(moment.col, decay, count), shape, floor=floor
+    )
+    return row_factor * col_factor

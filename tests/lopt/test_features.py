@@ -42,7 +42,7 @@ def test_factored_root_is_exact_for_a_rank_one_second_moment(shape: tuple[int, .
     rows = jnp.arange(1.0, shape[row_axis] + 1).reshape(row_shape)
     cols = 0.5 * jnp.arange(1.0, shape[col_axis] + 1).reshape(col_shape)
     squared = jnp.broadcast_to(rows * cols, shape)
-    moment = accumulators.update_factored(accumulators.init_factored(squared), squared, 0.9)
+    moment = accumulators.update_factored(accumulators.init_factored(shape), squared, 0.9, shape=shape)
     root = accumulators.factored_rsqrt(moment, shape, 0.9, jnp.float32(1.0), floor=1e-30)
     np.testing.assert_allclose(jnp.broadcast_to(root, shape), 1 / jnp.sqrt(squared), rtol=1e-5)
 
