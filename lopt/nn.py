@@ -1,13 +1,48 @@
-"""Small networks as init/apply pairs over plain dictionaries: vmapping over weights is then nothing special."""
+"""Small networks as init/apply pairs over plain dictionaries: vmapping over weights is then nothing special.
+
+Where a network runs on every parameter of a model, features come first ([features, n], parameters contiguous);
+elsewhere they are the last axis.
+"""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 Weights = dict[str, jax.Array]
+
+
+class LstmState(NamedTuple):
+    """What an LSTM carries: two arrays [..., hidden], or [hidden, n] with features first."""
+
+    hidden: jax.Array
+    cell: jax.Array
+
+
+def truncated_normal(key: jax.Array, shape: tuple[int, ...], stddev: float) -> jax.Array:
+    """Returns normal draws cut off at two standard deviations, times `stddev` (their own deviation is 0.88 of it)."""
+    return jnp.float32(stddev) * jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32)
+
+
+def init_linear(key: jax.Array, num_inputs: int, num_outputs: int) -> Weights:
+    """Returns `w` [in, out], truncated normal with stddev 1/√in, and `b` [out], zero."""
+    return {
+        "w": truncated_normal(key, (num_inputs, num_outputs), max(num_inputs, 1) ** -0.5),
+        "b": jnp.zeros((num_outputs,), jnp.float32),
+    }
+
+
+def linear(weights: Weights, x: jax.Array) -> jax.Array:
+    """Returns x·w + b: [..., in] → [..., out]."""
+    return _affine(weights["w"], weights["b"], x)
+
+
+def linear_features_first(weights: Weights, x: jax.Array) -> jax.Array:
+    """Returns the same layer with the feature axis in front: [in, n] → [out, n]."""
+    return weights["w"].T @ x + jnp.expand_dims(weights["b"], 1)
 
 
 def init_mlp(key: jax.Array, sizes: tuple[int, ...], *, zero_output: bool) -> Weights:
@@ -33,7 +68,7 @@ def mlp(weights: Weights, x: jax.Array) -> jax.Array:
     """Returns the network's output, ReLU between layers: [..., in] → [..., out]."""
     num_layers = len(weights) // 2
     for i in range(num_layers):
-        x = x @ weights[f"w{i}"] + jnp.expand_dims(weights[f"b{i}"], tuple(range(x.ndim - 1)))
+        x = _affine(weights[f"w{i}"], weights[f"b{i}"], x)
         if i < num_layers - 1:
             x = jax.nn.relu(x)
     return x
@@ -50,3 +85,40 @@ def mlp_features_first(weights: Weights, x: jax.Array) -> jax.Array:
         if i < num_layers - 1:
             x = jax.nn.relu(x)
     return x
+
+
+def init_lstm(key: jax.Array, num_inputs: int, hidden_size: int) -> Weights:
+    """Returns `w` [in + hidden, 4·hidden], truncated normal with stddev 1/√(in + hidden), and `b` [4·hidden], zero.
+
+    Rows: the inputs, then the hidden state. Columns: the gates i, g, f, o.
+    """
+    return init_linear(key, num_inputs + hidden_size, 4 * hidden_size)
+
+
+def lstm_cell(weights: Weights, x: jax.Array, state: LstmState) -> LstmState:
+    """Returns the next state; its `hidden` is the cell's output.
+
+        i, g, f, o = split([x, h]·w + b),   c' = σ(f + 1)·c + σ(i)·tanh(g),   h' = σ(o)·tanh(c')
+
+    Args:
+      weights: From `init_lstm`.
+      x: [..., in].
+      state: [..., hidden] each.
+    """
+    return _lstm_state(linear(weights, jnp.concatenate([x, state.hidden], axis=-1)), state, axis=-1)
+
+
+def lstm_cell_features_first(weights: Weights, x: jax.Array, state: LstmState) -> LstmState:
+    """Returns the same cell's next state with the feature axis in front: x [in, n], state [hidden, n]."""
+    inputs = jnp.concatenate([x, state.hidden], axis=0)
+    return _lstm_state(linear_features_first(weights, inputs), state, axis=0)
+
+
+def _lstm_state(gates: jax.Array, state: LstmState, *, axis: int) -> LstmState:
+    i, g, f, o = jnp.split(gates, 4, axis=axis)
+    cell = jax.nn.sigmoid(f + 1.0) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return LstmState(jax.nn.sigmoid(o) * jnp.tanh(cell), cell)
+
+
+def _affine(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
+    return x @ w + jnp.expand_dims(b, tuple(range(x.ndim - 1)))

@@ -75,6 +75,10 @@ class TaskFamily(Protocol):
 class LearnedOptimizer(Protocol):
     """A network that turns gradients into updates."""
 
+    reads_loss: bool
+    """Whether `update` needs the keyword `value`, the loss. A class attribute: where it is True, a missing loss is
+    an error that names the fix; where it is False, `value` may be left out and never changes the update."""
+
     def init_theta(self, key: PRNGKey) -> Theta:
         """Returns initial meta-parameters, all float32."""
         ...

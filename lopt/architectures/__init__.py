@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.pacer import PacerConfig
+from lopt.architectures.velo import VeloConfig
 
 ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
     "pacer": PacerConfig,
+    "velo": VeloConfig,
 }

@@ -102,6 +102,8 @@ class PacerConfig(ArchitectureConfig):
 class Pacer:
     """The learned optimizer that a `PacerConfig` describes."""
 
+    reads_loss = True
+
     def __init__(self, config: PacerConfig):
         self.config = config
 

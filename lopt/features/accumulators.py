@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-Decay = float | jax.Array
+Decay = float | np.floating | jax.Array
 """β in (0, 1); an array where it is meta-learned."""
 
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lopt.types import PyTree
+
 
 class Stack(NamedTuple):
     """A static plan for the tensors of one shape. Hashable."""
@@ -24,6 +26,8 @@ class Stack(NamedTuple):
     """Scalars count as vectors of one element."""
     members: tuple[int, ...]
     """Their positions among the leaves, in order."""
+    rows: tuple[int, ...]
+    """Their positions among the non-empty leaves: where per-tensor arrays [num_tensors, …] have them."""
 
     @property
     def num_tensors(self) -> int:
@@ -43,11 +47,15 @@ class Stack(NamedTuple):
 
 def plan_stacks(leaves: list[jax.Array]) -> tuple[Stack, ...]:
     """Returns one stack per shape, in order of first appearance; empty tensors are in none."""
-    members: dict[tuple[int, ...], list[int]] = {}
+    members: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    row = 0
     for i, leaf in enumerate(leaves):
         if math.prod(leaf.shape) > 0:
-            members.setdefault(leaf.shape or (1,), []).append(i)
-    return tuple(Stack(shape, tuple(indices)) for shape, indices in members.items())
+            members.setdefault(leaf.shape or (1,), []).append((i, row))
+            row += 1
+    return tuple(
+        Stack(shape, tuple(i for i, _ in pairs), tuple(row for _, row in pairs)) for shape, pairs in members.items()
+    )
 
 
 def stack_leaves(stacks: tuple[Stack, ...], leaves: list[jax.Array]) -> list[jax.Array]:
@@ -69,16 +77,20 @@ def unstack_leaves(
     return out
 
 
-def tensor_order(stacks: tuple[Stack, ...]) -> np.ndarray:
-    """Returns, per non-empty leaf in leaf order, its row when per-tensor values are concatenated stack by stack."""
-    concatenated = [i for stack in stacks for i in stack.members]
-    return np.argsort(np.asarray(concatenated, dtype=np.int64))
+def in_leaf_order(stacks: tuple[Stack, ...], per_stack: list[jax.Array]) -> jax.Array:
+    """Returns per-tensor values, one [k, …] per stack, as [num_tensors, …] in the order of the non-empty leaves."""
+    order = np.argsort([row for stack in stacks for row in stack.rows])
+    return _take(jnp.concatenate(per_stack), order)
 
 
-def split_tensors(stacks: tuple[Stack, ...], values: jax.Array) -> list[jax.Array]:
-    """Cuts per-tensor values [num_tensors, …], concatenated stack by stack, into one [k, …] per stack."""
-    bounds = np.cumsum([0, *(stack.num_tensors for stack in stacks)])
-    return [values[bounds[s] : bounds[s + 1]] for s in range(len(stacks))]
+def rows_of(stack: Stack, values: PyTree) -> PyTree:
+    """Returns the stack's rows, [k, …], of every leaf [num_tensors, …] of `values`."""
+    return jax.tree.map(lambda x: _take(x, np.asarray(stack.rows)), values)
+
+
+def _take(array: jax.Array, order: np.ndarray) -> jax.Array:
+    """Gathers rows; the identity costs nothing."""
+    return array if np.array_equal(order, np.arange(array.shape[0])) else array[order]
 
 
 def tensor_mean(stack: Stack, array: jax.Array) -> jax.Array:

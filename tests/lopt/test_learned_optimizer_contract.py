@@ -143,10 +143,18 @@ def test_unknown_extra_arguments_are_ignored(learned: LearnedOptimizer) -> None:
     np.testing.assert_array_equal(plain["matrix"], extra["matrix"])
 
 
-def test_missing_loss_names_the_fix(learned: LearnedOptimizer) -> None:
-    opt = learned.transform(learned.init_theta(jax.random.key(0)), num_steps=5)
-    with pytest.raises(ValueError, match="value=loss"):
-        opt.update(ones(PARAMS), opt.init(PARAMS), PARAMS)
+def test_missing_loss_names_the_fix_where_the_loss_is_read(learned: LearnedOptimizer) -> None:
+    opt = learned.transform(perturbed_theta(learned, 4), num_steps=5)
+    state = opt.init(PARAMS)
+    if learned.reads_loss:
+        with pytest.raises(ValueError, match="value=loss"):
+            opt.update(ones(PARAMS), state, PARAMS)
+        return
+    without, after = opt.update(ones(PARAMS), state, PARAMS)
+    for loss in (0.0, 1e9, jnp.nan):
+        with_loss, after_with = opt.update(ones(PARAMS), state, PARAMS, value=jnp.float32(loss))
+        for a, b in zip(*map(jax.tree.leaves, ((without, after), (with_loss, after_with))), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_works_in_a_chain_and_with_gradient_accumulation(learned: LearnedOptimizer) -> None:
