@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from curriculum.curves import CurveBatch
 from curriculum.speedup import fit_normalizer, tuned_index
-from lopt.baselines import LEARNING_RATE_GRID
+from lopt.baselines import BASELINES, LEARNING_RATE_GRID
 from lopt.config import FrozenConfig
+from lopt.registry import UnknownNameError, lookup
 
 CANDIDATE, INITIALISATION, NORMALIZER = "candidate", "initialisation", "adam"
 SPEEDUP_FLOOR = 0.01
@@ -28,6 +29,24 @@ class EvaluationConfig(FrozenConfig):
     points_per_horizon: int = Field(20, ge=1)
     """Evaluations along one horizon, the start not counted."""
     learning_rates: tuple[float, ...] = LEARNING_RATE_GRID
+    baselines: tuple[str, ...] = (NORMALIZER, "adamw_cosine")
+    """What to compare with, each tuned over `learning_rates`; the normaliser is one of them."""
+
+    @field_validator("baselines")
+    @classmethod
+    def _check_baselines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                space = lookup(BASELINES, name, kind="baseline").search_space
+            except UnknownNameError as error:
+                raise ValueError(str(error)) from None  # pydantic collects ValueErrors, not KeyErrors
+            if space.kind != "grid":
+                raise ValueError(
+                    f"`baselines` are tuned over learning rates; {name!r} is not (its search space: {space.kind})"
+                )
+        if NORMALIZER not in names:
+            raise ValueError(f"`baselines` must contain {NORMALIZER!r}, the normaliser, got {names}")
+        return names
 
     @property
     def eval_every(self) -> int:

@@ -17,7 +17,6 @@ from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Listener
 from flows.session import Session
 from flows.units import curve_unit
-from lopt.baselines import BASELINES
 from storage.curves import CurveKey, CurveRow
 from task_generator.evaluation_set import EvaluationTask
 
@@ -100,7 +99,7 @@ def _learned(task: EvaluationTask, optimizer: OptimizerReference, config: Evalua
 
 def _baselines(task: EvaluationTask, config: EvaluationConfig) -> list[CurveJob]:
     jobs = []
-    for name in BASELINES:
+    for name in config.baselines:
         # Only the normaliser runs on past the horizon: it has to show how long it needs to catch up.
         factor = config.normalizer_factor if name == NORMALIZER else 1
         rates = config.learning_rates

@@ -51,7 +51,7 @@ def build_summary(
                 task.name,
                 held_out=is_held_out(task),
                 learned={name: learned[row] for row, name in enumerate(_LEARNED_NAMES)},
-                baselines={name: batches[task.name, name] for name in BASELINES},
+                baselines={name: batches[task.name, name] for name in config.baselines},
             )
         )
     return summarize(config, results)
@@ -78,7 +78,10 @@ def build_report(
         optimizers=(
             OptimizerInfo(name=CANDIDATE, label=label, role="candidate"),
             OptimizerInfo(name=INITIALISATION, label=f"{label} before training", role="initialisation"),
-            *(OptimizerInfo(name=b.name, label=b.label, role="baseline") for b in BASELINES.values()),
+            *(
+                OptimizerInfo(name=name, label=BASELINES[name].label, role="baseline")
+                for name in config.baselines
+            ),
         ),
         tasks=tuple(
             _task_report(task, result, batches, config)
@@ -92,7 +95,7 @@ def _task_report(
 ) -> TaskReport:
     learned = batches[task.name, LEARNED]
     curves = [_curve(name, learned, row, config) for row, name in enumerate(_LEARNED_NAMES)]
-    for name in BASELINES:
+    for name in config.baselines:
         rate = result.result(name).learning_rate
         assert rate is not None  # baselines have one
         rates = config.learning_rates

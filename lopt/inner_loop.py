@@ -6,13 +6,18 @@ from keys that are a function of the step, so antithetic twins see the same data
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lopt.types import PRNGKey, Scalar, Split, Task, TaskState
+from lopt.gradient_location import gradient_params
+from lopt.types import Params, PRNGKey, Scalar, Split, Task, TaskState
+
+EvalParams = Callable[[Any, Params], Params]
+"""(optimizer state, parameters) → the parameters to evaluate."""
 
 
 class InnerState(NamedTuple):
@@ -38,7 +43,11 @@ def init_inner(task: Task, optimizer: optax.GradientTransformationExtraArgs, key
 def inner_step(
     task: Task, optimizer: optax.GradientTransformationExtraArgs, state: InnerState, key: PRNGKey
 ) -> tuple[InnerState, Scalar]:
-    """Makes one update on one training batch; returns the new state and the loss before the update."""
+    """Makes one update on one training batch; returns the new state and the loss that the update was made from.
+
+    Loss and gradient are taken where the optimizer asks for them (`gradient_params`): at the parameters, unless it
+    keeps an attended offset. The update is applied to the parameters.
+    """
     # Two derivations instead of one split: a task that draws nothing in its loss then never computes the second.
     loss_key = jax.random.fold_in(key, 1)
     batch = task.batch(key)
@@ -46,8 +55,9 @@ def inner_step(
     def loss_fn(params: Any) -> tuple[Scalar, TaskState]:
         return task.loss(state.task_state._replace(params=params), loss_key, batch)
 
-    (loss, task_state), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.task_state.params)
     params = state.task_state.params
+    attended = gradient_params(state.optimizer_state, params)
+    (loss, task_state), grads = jax.value_and_grad(loss_fn, has_aux=True)(attended)
     updates, optimizer_state = optimizer.update(grads, state.optimizer_state, params, value=loss)
     new_params = optax.apply_updates(params, updates)
     return InnerState(task_state._replace(params=new_params), optimizer_state), loss
@@ -93,6 +103,7 @@ def train_curve(
     num_points: int,
     splits: tuple[Split, ...],
     num_eval_batches: int,
+    eval_params: EvalParams | None = None,
 ) -> LearningCurve:
     """Trains from scratch for `(num_points − 1) · eval_every` updates, evaluating every `eval_every`.
 
@@ -106,12 +117,18 @@ def train_curve(
       num_points: P, the first point being the initialisation. Static.
       splits: The splits to evaluate.
       num_eval_batches: Batches per point and split.
+      eval_params: For an optimizer that is evaluated elsewhere than where it trains (schedule-free averages, say
+        `optax.contrib.schedule_free_eval_params`): called with its state and the parameters, returns the
+        parameters to evaluate. None for the parameters themselves. Training never sees its result.
     """
     init_key, train_key, eval_key = jax.random.split(key, 3)
     state = init_inner(task, optimizer, init_key)
     stride = jnp.asarray(eval_every, jnp.int32)
 
-    def evaluate(task_state: TaskState) -> dict[str, Scalar]:
+    def evaluate(inner: InnerState) -> dict[str, Scalar]:
+        task_state = inner.task_state
+        if eval_params is not None:
+            task_state = task_state._replace(params=eval_params(inner.optimizer_state, task_state.params))
         return {
             split: mean_loss(task, task_state, eval_key, num_batches=num_eval_batches, split=split)
             for split in splits
@@ -119,7 +136,7 @@ def train_curve(
 
     # One evaluation site in the program: the last window's training is skipped by making it zero steps long.
     def scan_body(carry: InnerState, index: Scalar) -> tuple[InnerState, dict[str, Scalar]]:
-        losses = evaluate(carry.task_state)
+        losses = evaluate(carry)
         stop = jnp.where(index == num_points - 1, index * stride, (index + 1) * stride)
         return unroll(task, optimizer, carry, train_key, start=index * stride, stop=stop), losses
 

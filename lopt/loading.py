@@ -17,18 +17,28 @@ import numpy as np
 import optax
 
 from lopt.architectures import ARCHITECTURES
-from lopt.guard_rails import skip_non_finite
+from lopt.binding import bind, check_num_steps
+from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
+from lopt.layerwise import LayerwiseOptimizer, Stacked
 from lopt.registry import lookup
 from lopt.types import LearnedOptimizer, Theta
 
 RESOLVERS_GROUP = "lopt.theta_resolvers"
+MAX_TRAINING_STEPS = 150_000
+"""VeLO was trained on runs of up to 200 000 updates and gets unreliable near them (Metz et al. 2022, 4.4.2, I)."""
 
 Resolver = Callable[[str], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]]
 """Reference → (architecture configuration, arrays by `jax.tree_util.keystr` path)."""
 
 
 def load(
-    reference: str, *, num_steps: int, resolver: Resolver | None = None
+    reference: str,
+    *,
+    num_steps: int | None = None,
+    weight_decay: float = 0.0,
+    max_training_steps: int = MAX_TRAINING_STEPS,
+    stacked: Stacked = False,
+    resolver: Resolver | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns a trained learned optimizer as an optax transformation.
 
@@ -38,21 +48,41 @@ def load(
         state = opt.init(params)
         updates, state = opt.update(grads, state, params, value=loss)
 
-    A tensor whose gradient is not finite stands still for that step (see `lopt.guard_rails`).
+    The weights are part of the state: donate it to a compiled step (see `lopt.binding`). Guard rails are in place
+    (see `lopt.guard_rails`). To go on after the last step, see `lopt.continue_run`.
 
     Args:
       reference: An alias ("champion"), a `models:/name@alias` or `models:/name/version` URI, or the path of a
         checkpoint.
-      num_steps: How many updates the run will make. At least 1.
+      num_steps: How many updates the run will make. At least 1. Required.
+      weight_decay: Amount of an L2 term; 1e-6 has steadied large models.
+      max_training_steps: In longer runs, several gradients make one update, so that the optimizer makes no more
+        than this many.
+      stacked: Which subtrees of the parameters hold layers along their leading axis, to be optimized
+        independently; see `lopt.layerwise`.
       resolver: Looks the reference up; None: the installed ones.
 
     Raises:
-      ValueError: If `num_steps` is not a positive whole number, or the arrays do not fit the architecture.
+      TypeError: If `num_steps` is missing.
+      ValueError: If `num_steps` or `max_training_steps` is not a positive whole number, `weight_decay` is negative
+        or not finite, or the arrays do not fit the architecture.
       LookupError, OSError: What the resolver raises for an unknown reference or a damaged checkpoint.
     """
-    learned, theta = load_theta(reference, resolver=resolver)
+    if num_steps is None:
+        raise TypeError(
+            "`num_steps` is missing: a learned optimizer plans its steps for the whole run, so it must know how "
+            f"many updates the run will make, for example `lopt.load({reference!r}, num_steps=10_000)`"
+        )
     check_num_steps(num_steps)
-    return skip_non_finite(learned.transform(theta, num_steps=num_steps))
+    learned, theta = load_theta(reference, resolver=resolver)
+    if stacked is not False:
+        learned = LayerwiseOptimizer(learned, stacked=stacked)
+    accumulated = accumulate_above(
+        lambda steps: bind(learned, theta, num_steps=steps),
+        num_steps=num_steps,
+        max_training_steps=max_training_steps,
+    )
+    return skip_non_finite(l2_weight_decay(accumulated, weight_decay), stacked=stacked)
 
 
 def load_theta(reference: str, *, resolver: Resolver | None = None) -> tuple[LearnedOptimizer, Theta]:
@@ -82,14 +112,6 @@ def theta_from_arrays(learned: LearnedOptimizer, arrays: Mapping[str, np.ndarray
     if problems:
         raise ValueError(f"theta does not fit the architecture: {'; '.join(problems)}")
     return jax.tree.unflatten(treedef, [jnp.asarray(arrays[n], leaf.dtype) for n, leaf in wanted.items()])
-
-
-def check_num_steps(num_steps: int) -> None:
-    """Raises ValueError unless `num_steps` is a positive whole number."""
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer) or num_steps < 1:
-        raise ValueError(
-            f"`num_steps` must be the number of updates of the run, a whole number of at least 1, got {num_steps!r}"
-        )
 
 
 def _installed_resolver() -> Resolver:

@@ -16,14 +16,14 @@ Weights = dict[str, jax.Array]
 
 
 class LstmState(NamedTuple):
-    """What an LSTM carries: two arrays [..., hidden], or [hidden, n] with features first."""
+    """What an LSTM carries: two arrays [..., hidden], or [hidden, ...] with features first."""
 
     hidden: jax.Array
     cell: jax.Array
 
 
 def truncated_normal(key: jax.Array, shape: tuple[int, ...], stddev: float) -> jax.Array:
-    """Returns normal draws cut off at two standard deviations, times `stddev` (their own deviation is 0.88 of it)."""
+    """Returns normal draws cut off at two deviations, times `stddev`; what remains has 0.88 of that deviation."""
     return jnp.float32(stddev) * jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32)
 
 
@@ -41,8 +41,13 @@ def linear(weights: Weights, x: jax.Array) -> jax.Array:
 
 
 def linear_features_first(weights: Weights, x: jax.Array) -> jax.Array:
-    """Returns the same layer with the feature axis in front: [in, n] → [out, n]."""
-    return weights["w"].T @ x + jnp.expand_dims(weights["b"], 1)
+    """Returns the same layer with the feature axis in front: [in, ...] → [out, ...]."""
+    return product_features_first(weights["w"], x) + jnp.expand_dims(weights["b"], tuple(range(1, x.ndim)))
+
+
+def product_features_first(w: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns wᵀ·x over the leading axis: w [in, out], x [in, ...] → [out, ...]."""
+    return jnp.tensordot(w, x, axes=((0,), (0,)))
 
 
 def init_mlp(key: jax.Array, sizes: tuple[int, ...], *, zero_output: bool) -> Weights:
@@ -109,7 +114,7 @@ def lstm_cell(weights: Weights, x: jax.Array, state: LstmState) -> LstmState:
 
 
 def lstm_cell_features_first(weights: Weights, x: jax.Array, state: LstmState) -> LstmState:
-    """Returns the same cell's next state with the feature axis in front: x [in, n], state [hidden, n]."""
+    """Returns the same cell's next state with the feature axis in front: x [in, ...], state [hidden, ...]."""
     inputs = jnp.concatenate([x, state.hidden], axis=0)
     return _lstm_state(linear_features_first(weights, inputs), state, axis=0)
 
@@ -118,6 +123,56 @@ def _lstm_state(gates: jax.Array, state: LstmState, *, axis: int) -> LstmState:
     i, g, f, o = jnp.split(gates, 4, axis=axis)
     cell = jax.nn.sigmoid(f + 1.0) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
     return LstmState(jax.nn.sigmoid(o) * jnp.tanh(cell), cell)
+
+
+def init_gru(
+    key: jax.Array, num_inputs: int, hidden_size: int, *, scale: float = 1.0, gate_bias: float = 0.0
+) -> Weights:
+    """Returns `w` [in + hidden, 3·hidden], normal with stddev scale/√(in + hidden), and `b` [3·hidden].
+
+    Rows: the inputs, then the hidden state. Columns: reset, update, candidate. The bias of both gates starts at
+    `gate_bias` (where it is positive, the cell starts by keeping what it has), the candidate's at zero.
+    """
+    fan_in = max(num_inputs + hidden_size, 1)
+    weight = jax.random.normal(key, (num_inputs + hidden_size, 3 * hidden_size), jnp.float32)
+    gates = jnp.full((2 * hidden_size,), gate_bias, jnp.float32)
+    return {
+        "w": jnp.float32(scale * fan_in**-0.5) * weight,
+        "b": jnp.concatenate([gates, jnp.zeros((hidden_size,), jnp.float32)]),
+    }
+
+
+def gru_cell(weights: Weights, x: jax.Array, hidden: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """Returns the next hidden state of a gated recurrent unit (Cho et al. 2014).
+
+        r, u = σ(split([x, h]·w_ru + b)),   c = tanh([x, r·h]·w_c + b),   h' = u·h + (1 − u)·c
+
+    Args:
+      weights: From `init_gru`.
+      x: [..., in].
+      hidden: [..., hidden].
+      bias: Added to the pre-activations, broadcastable to [..., 3·hidden]; None for none.
+    """
+    front = lambda a: jnp.moveaxis(a, -1, 0)  # noqa: E731
+    extra = None if bias is None else front(bias)
+    return jnp.moveaxis(gru_cell_features_first(weights, front(x), front(hidden), extra), 0, -1)
+
+
+def gru_cell_features_first(
+    weights: Weights, x: jax.Array, hidden: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """Returns the same with the feature axis in front: x [in, ...], hidden [hidden, ...], bias [3·hidden, ...]."""
+    num_inputs, size = x.shape[0], hidden.shape[0]
+    w = weights["w"]
+    # One product for everything that is known before the reset gate: the candidate's recurrent block is left out.
+    known = w.at[num_inputs:, 2 * size :].set(0.0)
+    pre = linear_features_first({"w": known, "b": weights["b"]}, jnp.concatenate([x, hidden]))
+    if bias is not None:
+        pre = pre + bias
+    reset, update, candidate = jnp.split(pre, 3)
+    recurrent = product_features_first(w[num_inputs:, 2 * size :], jax.nn.sigmoid(reset) * hidden)
+    update = jax.nn.sigmoid(update)
+    return update * hidden + (1.0 - update) * jnp.tanh(candidate + recurrent)
 
 
 def _affine(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:

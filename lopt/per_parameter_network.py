@@ -14,11 +14,13 @@ For hidden layers of more than about 16 units, where unrolling only makes code, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lopt.features.stacks import Stack
 
@@ -38,10 +40,10 @@ def rms_scales(stack: Stack, features: Features, *, epsilon: float) -> list[jax.
 
     A feature of length 1 along an axis has the mean of its short form: the mean of a broadcast is the mean.
     """
-    return [
-        jax.lax.rsqrt(epsilon + jnp.mean(jnp.square(f), axis=stack.tensor_axes, keepdims=True))
-        for f in features
-    ]
+    means = [jnp.mean(jnp.square(f), axis=stack.tensor_axes, keepdims=True) for f in features]
+    # One operation for all of them; thirty of a few numbers each would take longer to start than to run.
+    scales = jax.lax.rsqrt(epsilon + jnp.stack(means))
+    return [scales[i] for i in range(len(features))]
 
 
 def narrow_mlp(
@@ -56,12 +58,9 @@ def narrow_mlp(
       scales: Multiplied into each feature, [k, 1, …]; None for ones.
     """
     first = layers[0]
-    weight = [
-        [_coefficient(stack, first.weight[..., i, j]) for j in range(first.bias.shape[-1])]
-        for i in range(len(features))
-    ]
+    weight = first.weight.reshape((-1, *first.weight.shape[-2:]))
     if scales is not None:
-        weight = [[w * s for w in row] for row, s in zip(weight, scales, strict=True)]
+        weight = weight * jnp.stack([s.reshape(stack.num_tensors) for s in scales], axis=1)[..., None]
     hidden = _first_layer(stack, weight, first.bias, features)
     for layer in layers[1:]:
         inputs = [jax.nn.relu(h) for h in hidden]
@@ -73,22 +72,31 @@ def narrow_mlp(
     return hidden
 
 
-def _first_layer(
-    stack: Stack, weight: list[list[jax.Array]], bias: jax.Array, features: Features
-) -> list[jax.Array]:
+def _first_layer(stack: Stack, weight: jax.Array, bias: jax.Array, features: Features) -> list[jax.Array]:
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, feature in enumerate(features):
         by_shape.setdefault(feature.shape, []).append(i)
     hidden = [_coefficient(stack, bias[..., j]) for j in range(bias.shape[-1])]
-    for indices in sorted(by_shape.values(), key=lambda group: features[group[0]].size):
-        sums = [
-            _dot([weight[i][j] for i in indices], [features[i] for i in indices]) for j in range(len(hidden))
-        ]
-        if features[indices[0]].shape[1:] != stack.shape:
-            # Without the barrier the compiler would recompute these short sums for every parameter.
-            sums = list(jax.lax.optimization_barrier(tuple(sums)))
+    for shape, indices in sorted(by_shape.items(), key=lambda group: math.prod(group[0])):
+        group = [features[i] for i in indices]
+        if shape[1:] == stack.shape:
+            sums = [_dot([_coefficient(stack, weight[..., i, j]) for i in indices], group) for j in range(len(hidden))]
+        else:
+            sums = _short_sums(weight[:, np.asarray(indices)], group)
         hidden = [h + s for h, s in zip(hidden, sums, strict=True)]
     return hidden
+
+
+def _short_sums(weight: jax.Array, group: list[jax.Array]) -> list[jax.Array]:
+    """Returns the first layer's sums over features of one short shape.
+
+    A matrix product, because the compiler never merges one into the loop over the parameters: sums written out
+    would be computed again for every parameter.
+    """
+    k = group[0].shape[0]
+    flat = jnp.stack([f.reshape(k, -1) for f in group], axis=1)
+    sums = jnp.einsum("kfh,kfn->hkn", jnp.broadcast_to(weight, (k, *weight.shape[1:])), flat)
+    return [row.reshape(group[0].shape) for row in sums]
 
 
 def _dot(coefficients: list[jax.Array], arrays: list[jax.Array]) -> jax.Array:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from lopt.architectures.ciao import CiaoConfig
 from lopt.architectures.contract import ArchitectureConfig
+from lopt.architectures.learnable_adam import LearnableAdamConfig
+from lopt.architectures.learnable_sgd import LearnableSgdConfig
+from lopt.architectures.learnable_sgdm import LearnableSgdmConfig
 from lopt.architectures.pacer import PacerConfig
+from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 
 ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
+    "ciao": CiaoConfig,
+    "learnable_adam": LearnableAdamConfig,
+    "learnable_sgd": LearnableSgdConfig,
+    "learnable_sgdm": LearnableSgdmConfig,
     "pacer": PacerConfig,
+    "rnn_mlp": RnnMlpConfig,
     "velo": VeloConfig,
 }

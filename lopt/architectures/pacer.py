@@ -25,11 +25,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from pydantic import Field, field_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, require_loss, require_params
+from lopt.architectures.contract import ArchitectureConfig, horizon, require_loss, require_params
 from lopt.features import grouping as gr
 from lopt.features import loss_history as lh
 from lopt.features import per_parameter as pp
@@ -43,6 +44,7 @@ from lopt.features.accumulators import (
 )
 from lopt.features.per_tensor import reference_rms
 from lopt.features.progress import FRACTION_THRESHOLDS, cosine_decay, tanh_fraction
+from lopt.features.rounding import store
 from lopt.registry import lookup
 from lopt.types import PRNGKey, Scalar, Theta
 
@@ -51,10 +53,10 @@ MAX_GRADIENT = 1e15
 
 
 class GroupState(NamedTuple):
-    """Accumulators of one group of tensors, laid out as one vector of n parameters; float32."""
+    """Accumulators of one group of tensors, laid out as one vector of n parameters; float32 unless noted."""
 
-    momenta: jax.Array  # [num_decays, n]
-    second_moment: jax.Array  # [n]
+    momenta: jax.Array  # [num_decays, n] in the configuration's state_dtype
+    second_moment: jax.Array  # [n] in state_dtype
     factored: tuple[FactoredMoment, ...]  # one per tensor
     initial_rms: jax.Array  # [num_tensors]
 
@@ -62,9 +64,11 @@ class GroupState(NamedTuple):
 class PacerState(NamedTuple):
     """The state of one run."""
 
-    num_updates: jax.Array  # scalar float32: updates so far
+    progress: jax.Array  # scalar int32: updates so far out of num_steps
+    num_updates: jax.Array  # scalar float32: updates that the accumulators have seen
     groups: tuple[GroupState, ...]
     loss_history: lh.LossHistory
+    log_steps: jax.Array  # [num_tensors], non-empty leaves in order: the controller's part of the last log step
 
 
 class PacerConfig(ArchitectureConfig):
@@ -84,6 +88,8 @@ class PacerConfig(ArchitectureConfig):
     """η: the first step, relative to the tensor's size, times √T."""
     max_first_step: float = Field(0.2, gt=0)
     """Largest η/√T: bounds the steps of runs that are only a few steps long."""
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of momenta and second moments between steps: bfloat16 halves the state (see `lopt.features.rounding`)."""
 
     @field_validator("features")
     @classmethod
@@ -125,7 +131,7 @@ class Pacer:
 
         Its `update` needs `params` and the keyword `value`, the loss at `params`. Extra keywords are ignored.
         """
-        total = jnp.asarray(num_steps, jnp.float32)
+        total = horizon(num_steps)
 
         def update(
             grads: optax.Updates,
@@ -147,18 +153,20 @@ def _init(config: PacerConfig, params: Any) -> PacerState:
     leaves = jax.tree.leaves(params)
     grouping = gr.plan(leaves)
     return PacerState(
+        progress=jnp.zeros((), jnp.int32),
         num_updates=jnp.zeros((), jnp.float32),
         groups=tuple(
             _init_group(config, grouping, g, vector) for g, vector in enumerate(gr.gather(grouping, leaves))
         ),
         loss_history=lh.init_loss_history(len(config.loss_decays)),
+        log_steps=jnp.zeros((sum(len(group) for group in grouping.groups),), jnp.float32),
     )
 
 
 def _init_group(config: PacerConfig, grouping: gr.Grouping, group: int, vector: jax.Array) -> GroupState:
     return GroupState(
-        momenta=jnp.zeros((len(config.momentum_decays), vector.size), jnp.float32),
-        second_moment=jnp.zeros((vector.size,), jnp.float32),
+        momenta=jnp.zeros((len(config.momentum_decays), vector.size), config.state_dtype),
+        second_moment=jnp.zeros((vector.size,), config.state_dtype),
         factored=tuple(_init_factored(piece) for piece in gr.pieces(grouping, group, vector)),
         initial_rms=jnp.sqrt(gr.tensor_mean(grouping, group, jnp.square(vector))),
     )
@@ -187,7 +195,7 @@ def _update(
     trend = lh.loss_trend(state.loss_history, loss, config.loss_decays)
     vectors = gr.gather(grouping, leaves)
     rms = [jnp.sqrt(gr.tensor_mean(grouping, g, jnp.square(vector))) for g, vector in enumerate(vectors)]
-    steps = _step_sizes(config, theta["controller"], num_steps, state, grouping, rms, trend)
+    steps, log_steps = _step_sizes(config, theta["controller"], num_steps, state, grouping, rms, trend)
     groups, updates = [], []
     for g, (vector, grad) in enumerate(
         zip(vectors, gr.gather(grouping, jax.tree.leaves(grads)), strict=True)
@@ -199,25 +207,48 @@ def _update(
         )
         length = jnp.sqrt(gr.tensor_mean(grouping, g, jnp.square(direction)))
         updates.append(-direction * gr.spread(grouping, g, steps[g] / jnp.maximum(length, 1e-12)))
-        groups.append(group)
+        groups.append(_store(config, group, state.num_updates))
     cast = [u.astype(leaf.dtype) for u, leaf in zip(gr.scatter(grouping, updates), leaves, strict=True)]
     history = lh.update_loss_history(state.loss_history, loss, config.loss_decays)
-    return jax.tree.unflatten(treedef, cast), PacerState(state.num_updates + 1.0, tuple(groups), history)
+    new_state = PacerState(
+        progress=state.progress + 1,
+        num_updates=state.num_updates + 1.0,
+        groups=tuple(groups),
+        loss_history=history,
+        log_steps=_in_leaf_order(grouping, log_steps),
+    )
+    return jax.tree.unflatten(treedef, cast), new_state
+
+
+def _in_leaf_order(grouping: gr.Grouping, values: jax.Array) -> jax.Array:
+    """Returns one value per tensor, [num_tensors], given group by group, in the order of the non-empty leaves."""
+    if len(grouping.groups) == 1:
+        return values
+    return values[np.argsort([i for group in grouping.groups for i in group])]
 
 
 def _accumulate(
     config: PacerConfig, grouping: gr.Grouping, group: int, state: GroupState, grad: jax.Array
 ) -> GroupState:
+    """Returns the accumulators brought forward by the gradient, all float32."""
     squared = jnp.square(grad)
     decay = config.second_moment_decay
     rates = jnp.asarray(config.momentum_decays, jnp.float32)[:, None]
     return state._replace(
-        momenta=rates * state.momenta + (1.0 - rates) * grad[None],
-        second_moment=update_ema(state.second_moment, squared, decay),
+        momenta=rates * state.momenta.astype(jnp.float32) + (1.0 - rates) * grad[None],
+        second_moment=update_ema(state.second_moment.astype(jnp.float32), squared, decay),
         factored=tuple(
             update_factored(moment, piece, decay, shape=piece.shape) if piece.ndim >= 2 else moment
             for moment, piece in zip(state.factored, gr.pieces(grouping, group, squared), strict=True)
         ),
+    )
+
+
+def _store(config: PacerConfig, group: GroupState, num_updates: jax.Array) -> GroupState:
+    """Returns the accumulators as they are kept between steps."""
+    return group._replace(
+        momenta=store(group.momenta, config.state_dtype, num_updates),
+        second_moment=store(group.second_moment, config.state_dtype, num_updates),
     )
 
 
@@ -271,27 +302,28 @@ def _step_sizes(
     grouping: gr.Grouping,
     rms: list[jax.Array],
     trend: jax.Array,
-) -> list[jax.Array]:
-    """Returns the RMS of each tensor's update: one array [tensors in group] per group."""
+) -> tuple[list[jax.Array], jax.Array]:
+    """Returns the RMS of each tensor's update, one array per group, and what the controller added to its log."""
     ranks = [len(grouping.shapes[i]) for group in grouping.groups for i in group]
     started = jnp.concatenate([group.initial_rms for group in state.groups])
     initial = reference_rms(started, tuple(rank >= 2 for rank in ranks))
     current = jnp.where(started > 0, jnp.concatenate(rms), initial)
     growth = jnp.log(jnp.maximum(current, 1e-12) / jnp.maximum(initial, 1e-12))
+    progress = state.progress.astype(jnp.float32)
     shared = jnp.concatenate(
         [
-            tanh_fraction(state.num_updates / jnp.maximum(num_steps, 1.0)),
+            tanh_fraction(progress / num_steps),
             trend,
-            jnp.log10(jnp.maximum(num_steps, 1.0))[None] - 2.3,
+            jnp.log10(num_steps)[None] - 2.3,
         ]
     )
     rank_feature = jnp.asarray([min(rank, 4) - 1.0 for rank in ranks], jnp.float32)
     per_tensor = jnp.stack([rank_feature, jnp.clip(0.5 * growth, -3.0, 3.0)], axis=1)
     inputs = jnp.concatenate([jnp.broadcast_to(shared[None], (len(ranks), shared.size)), per_tensor], axis=1)
     log_step = jnp.clip(nn.mlp(controller, inputs)[:, 0], -config.log_step_clip, config.log_step_clip)
-    first = jnp.minimum(config.base_step * jax.lax.rsqrt(jnp.maximum(num_steps, 1.0)), config.max_first_step)
-    steps = first * cosine_decay(state.num_updates, num_steps) * initial * jnp.exp(0.5 * growth + log_step)
+    first = jnp.minimum(config.base_step * jax.lax.rsqrt(num_steps), config.max_first_step)
+    steps = first * cosine_decay(progress, num_steps) * initial * jnp.exp(0.5 * growth + log_step)
     bounds = [0]
     for group in grouping.groups:
         bounds.append(bounds[-1] + len(group))
-    return [steps[low:high] for low, high in pairwise(bounds)]
+    return [steps[low:high] for low, high in pairwise(bounds)], log_step

@@ -17,6 +17,7 @@ weights' first mixing layer, which has no effect on anything, so that theta trav
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ from lopt.architectures.contract import ArchitectureConfig, horizon, require_los
 from lopt.features import loss_accumulators as la
 from lopt.features import published as pf
 from lopt.features import stacks as st
+from lopt.features.compiled_once import compiled_once
 from lopt.features.progress import tanh_fraction
 from lopt.features.tensor_summary import summarize_tensors, summary_sizes
 from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
@@ -210,7 +212,8 @@ def _update(
     for s, stack in enumerate(stacks):
         acc = pf.accumulate(state.accumulators[s], g[s], pf.Decays(), stack)
         step = st.per_tensor(stack, st.rows_of(stack, step_scalars)) * jnp.sqrt(mean_square[s] + 1e-9)
-        updates.append(_step(config, stack, by_stack[s], p[s], g[s], acc, step))
+        compute = partial(_step, config, stack, by_stack[s], p[s], g[s], acc, step)
+        updates.append(compiled_once(state.progress, compute))
         accumulators.append(pf.store_accumulators(acc, jnp.dtype(config.state_dtype), state.progress))
     new_state = VeloState(
         progress=state.progress + 1,
@@ -267,8 +270,9 @@ def _step(
 ) -> jax.Array:
     """Returns the update of one stack, [k, *shape]; `step` is each tensor's step scalar times its size."""
     inputs = pf.feature_inputs(stack, param, grad, acc, vector_momentum_epsilon=0.0)
-    features = pf.compute_features(config.features, inputs)
     layers = [DenseLayer(network[f"w{i}"], network[f"b{i}"]) for i in range(3)]
-    scales = rms_scales(stack, features, epsilon=NORMALIZER_EPSILON)
+    scales = rms_scales(stack, pf.compute_features(config.features, inputs), epsilon=NORMALIZER_EPSILON)
+    # Computed a second time: shared with the normaliser, every feature would be written to memory in between.
+    features = pf.compute_features(config.features, jax.lax.optimization_barrier(inputs))
     direction, magnitude, *_ = narrow_mlp(stack, layers, features, scales=scales)
     return -(direction * jnp.exp(config.exp_mult * magnitude)) * (config.step_mult * step)

@@ -43,7 +43,7 @@ def widened(tree: Any) -> Any:
         array = jnp.asarray(leaf)
         if array.size == 0:
             return jnp.zeros((1,) * array.ndim, jnp.float32)
-        return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+        return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
 
     return jax.tree.map(one, tree)
 

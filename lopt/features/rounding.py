@@ -1,12 +1,12 @@
 """Keeping accumulators in bfloat16 without stalling them: stochastic rounding whose dice are a hash.
 
-A moving average with β = 0.999 changes by a thousandth of its distance to the new value. bfloat16 has 8 bits: half a
-unit in the last place is up to 1/256 of the number, so round-to-nearest would undo the change at every step, and the
-average would stand still short of what it averages. Rounded up with the probability of the part that is cut off, it
-is right on average, and the errors of successive steps cancel instead of adding up.
+A moving average with β = 0.999 changes by a thousandth of its distance to the new value. bfloat16 has 8 bits:
+half a unit in the last place is up to 1/256 of the number, so round-to-nearest would undo the change at every
+step, and the average would stand still short of what it averages. Rounded up with the probability of the part
+that is cut off, it is right on average, and the errors of successive steps cancel instead of adding up.
 
-The dice are a hash of the number's own bits and of `salt`, so there is no random state, the same run gives the same
-bits, and a sharded array rounds as the whole one does. Elements of equal value round the same way.
+The dice are a hash of the number's own bits and of `salt`, so there is no random state, the same run gives the
+same bits, and a sharded array rounds as the whole one does. Elements of equal value round the same way.
 
 [1] Gupta et al. 2015, "Deep Learning with Limited Numerical Precision" (stochastic rounding).
 """
@@ -22,15 +22,15 @@ _LARGEST_BFLOAT16 = 0x7F7F0000
 
 
 def store(x: jax.Array, dtype: DTypeLike, salt: ArrayLike) -> jax.Array:
-    """Returns the float32 array `x` in `dtype`; for bfloat16, rounded up or down so that the mean over salts is `x`.
+    """Returns the float32 array `x` in `dtype`: bfloat16 rounds up or down so that the mean over salts is `x`.
 
-    Numbers that bfloat16 has are kept exactly, zeros and infinities among them; NaN stays NaN. Finite numbers beyond
-    bfloat16's range become its largest number.
+    Numbers that bfloat16 has are kept exactly, zeros and infinities among them; NaN stays NaN. Finite numbers
+    beyond bfloat16's range become its largest number.
 
     Args:
       x: What to keep; float32, any shape.
       dtype: float32 (returned as it is) or bfloat16.
-      salt: Scalar integer, another one at every step: the step's number.
+      salt: A scalar whole number, another one at every step: the step's number.
 
     Raises:
       TypeError: If `x` is not float32, or `dtype` is neither of the two.
