@@ -62,7 +62,9 @@ def throughput(learned: LearnedOptimizer, steps: int) -> tuple[float, float]:
 
 def main() -> None:
     """Prints both figures and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=100, help="inner steps of each unroll")
     options = parser.parse_args()
     adam, _ = throughput(AdamAtTheta(), options.steps)

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lopt.architectures.contract import require_params
@@ -90,7 +91,7 @@ class CiaoState(NamedTuple):
     weights: CiaoWeights
     mean: Params  # m̂: a tree like the parameters, in the state's dtype
     scale: Params  # u: likewise
-    update_norm: Params  # N: a tree of scalars
+    update_norm: jax.Array  # N: [num_tensors], in the order of the leaves
 
 
 def ciao(
@@ -137,7 +138,7 @@ def ciao(
             weights=CiaoWeights(zero(), zero(), zero()),
             mean=zeros_like_all(params, state_dtype),
             scale=zeros_like_all(params, state_dtype),
-            update_norm=jax.tree.map(lambda p: zero(), params),
+            update_norm=jnp.zeros((len(jax.tree.leaves(params)),), jnp.float32),
         )
 
     def update(
@@ -191,16 +192,17 @@ def _update(
     direction = jax.tree.map(
         lambda m, u, p: safe_ratio(m, u + h.epsilon) + h.weight_decay * p, mean, scale, values
     )
-    update_norm = jax.tree.map(lambda n, d: move(n, _norm(d), norm_rate), state.update_norm, direction)
-    updates = jax.tree.map(
-        lambda d, n, p: -h.learning_rate * _trust_ratio(h, p, n) * d, direction, update_norm, values
+    update_norm = move(state.update_norm, _norms(direction), norm_rate)
+    steps = jax.tree.unflatten(
+        jax.tree.structure(values), h.learning_rate * _trust_ratios(h, values, update_norm)
     )
+    updates = jax.tree.map(lambda step, d: -step * d, steps, direction)
     return updates, CiaoState(state.progress + 1, h, max_norm, weights, mean, scale, update_norm)
 
 
 def _clip(h: CiaoHyperparameters, epsilon: float, grads: Any, max_norm: jax.Array) -> tuple[Any, jax.Array]:
     """Returns the gradients, no longer than the fraction f of the decaying maximum, and that maximum."""
-    norm = _norm(grads)
+    norm = safe_root(jnp.sum(jnp.square(_norms(grads))))
     max_norm = jnp.maximum((1.0 - h.one_minus_beta_clip) * max_norm, norm)
     shortening = jnp.minimum(safe_ratio(h.clip_fraction * max_norm, norm + epsilon), 1.0)
     # A norm whose square underflows counts as zero, and the gradients pass as they are.
@@ -208,10 +210,10 @@ def _clip(h: CiaoHyperparameters, epsilon: float, grads: Any, max_norm: jax.Arra
     return jax.tree.map(lambda g: factor * g, grads), max_norm
 
 
-def _norm(tree: Any) -> jax.Array:
-    """Returns the Euclidean norm over all leaves; its derivative at zero is zero."""
-    squares = (jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
-    return safe_root(sum(squares, jnp.zeros((), jnp.float32)))
+def _norms(tree: Any) -> jax.Array:
+    """Returns the Euclidean norm of every tensor, [num_tensors]; its derivative at zero is zero."""
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+    return safe_root(jnp.stack(squares)) if squares else jnp.zeros((0,), jnp.float32)
 
 
 def _next_scale(h: CiaoHyperparameters, scale: jax.Array, grad: jax.Array, rate: jax.Array) -> jax.Array:
@@ -221,10 +223,11 @@ def _next_scale(h: CiaoHyperparameters, scale: jax.Array, grad: jax.Array, rate:
     return jnp.where(h.adamax >= 0.5, maximum, root)
 
 
-def _trust_ratio(h: CiaoHyperparameters, param: jax.Array, update_norm: jax.Array) -> jax.Array:
-    """Returns max(‖φ‖/N, r_min)ᵖ, and 1 where either norm is negligible; scalar."""
-    norm = _norm(param)
+def _trust_ratios(h: CiaoHyperparameters, params: Any, update_norm: jax.Array) -> jax.Array:
+    """Returns max(‖φ‖/N, r_min)ᵖ, and 1 where either norm is negligible: [num_tensors]."""
+    norm = _norms(params)
     usable = (norm >= NEGLIGIBLE_NORM) & (update_norm >= NEGLIGIBLE_NORM)
     ratio = jnp.maximum(norm / jnp.where(usable, update_norm, 1.0), h.minimum_trust)
-    power = h.trust_power if param.ndim >= 2 else h.vector_trust_power
+    is_matrix = np.asarray([leaf.ndim >= 2 for leaf in jax.tree.leaves(params)], bool)
+    power = jnp.where(is_matrix, h.trust_power, h.vector_trust_power)
     return jnp.where(usable, jnp.power(jnp.where(usable, ratio, 1.0), power), 1.0)

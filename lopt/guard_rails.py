@@ -50,8 +50,8 @@ def skip_non_finite(
     wrapped = optax.with_extra_args_support(inner)
 
     def init(params: Any) -> SkipNonFiniteState:
-        zero = jnp.zeros((), jnp.int32)
-        return SkipNonFiniteState(wrapped.init(params), zero, zero)
+        # Two zeros, not one twice: a state is donated to a compiled step, and a buffer can be donated only once.
+        return SkipNonFiniteState(wrapped.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(
         grads: Any, state: SkipNonFiniteState, params: Any = None, **extra_args: Any

@@ -82,10 +82,8 @@ def parameter_step(
         log_step_average=update_ema(state.log_step_average, log_step, momentum),
     )
     directions = {name: read[name] for name in theta["directions"]}
-    axes = tuple(range(1, grad.ndim))
-    squared = {name: jnp.sum(jnp.square(value), axis=axes) for name, value in directions.items()}
-    over = lambda x: jnp.sum(x, axis=tuple(range(2, x.ndim))).T  # noqa: E731
-    seen = jnp.concatenate([over(hidden), over(inputs)], axis=1)
+    squared = {name: _sum_of_products(value, value) for name, value in directions.items()}
+    seen = jnp.concatenate([_sums(hidden), _sums(inputs)], axis=1)
     return ParameterOutput(new_state, directions), TensorSums(squared, seen)
 
 
@@ -129,3 +127,15 @@ def _readouts(theta: Theta, hidden: jax.Array, scaled: list[jax.Array]) -> dict[
 def _clip_straight_through(x: jax.Array, bound: float) -> jax.Array:
     """Returns x clipped to ±bound, with the derivative of x, so that a clipped step length can be learned back."""
     return x + jax.lax.stop_gradient(jnp.clip(x, -bound, bound) - x)
+
+
+def _sums(x: jax.Array) -> jax.Array:
+    """Returns the sums of [features, b, *dims] over dims, as [b, features]: a product with ones, which vectorises."""
+    axes = tuple(range(2, x.ndim))
+    return jnp.tensordot(x, jnp.ones(x.shape[2:], jnp.float32), axes=(axes, tuple(range(x.ndim - 2)))).T
+
+
+def _sum_of_products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the sums of x·y over each tensor: [b, *dims] → [b]."""
+    axes = tuple(range(1, x.ndim))
+    return jax.lax.dot_general(x, y, ((axes, axes), ((0,), (0,))))

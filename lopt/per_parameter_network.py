@@ -35,19 +35,19 @@ class DenseLayer(NamedTuple):
     bias: jax.Array
 
 
-def rms_scales(stack: Stack, features: Features, *, epsilon: float) -> list[jax.Array]:
-    """Returns (ε + mean f²)^(−1/2) over each tensor, for each feature: arrays [k, 1, …].
+def rms_scales(stack: Stack, features: Features, *, epsilon: float) -> jax.Array:
+    """Returns (ε + mean f²)^(−1/2) over each tensor, for each feature: [k, num_features].
 
     A feature of length 1 along an axis has the mean of its short form: the mean of a broadcast is the mean.
     """
-    means = [jnp.mean(jnp.square(f), axis=stack.tensor_axes, keepdims=True) for f in features]
-    # One operation for all of them; thirty of a few numbers each would take longer to start than to run.
-    scales = jax.lax.rsqrt(epsilon + jnp.stack(means))
-    return [scales[i] for i in range(len(features))]
+    axes = tuple(range(1, len(stack.shape) + 1))
+    sums = jnp.stack([jnp.sum(jnp.square(f), axis=axes) for f in features], axis=1)
+    counts = np.asarray([math.prod(f.shape[1:]) for f in features], np.float32)
+    return jax.lax.rsqrt(epsilon + sums / counts[None])
 
 
 def narrow_mlp(
-    stack: Stack, layers: Sequence[DenseLayer], features: Features, *, scales: Features | None = None
+    stack: Stack, layers: Sequence[DenseLayer], features: Features, *, scales: jax.Array | None = None
 ) -> list[jax.Array]:
     """Returns the network's outputs, ReLU between layers: one array [k, *shape] per output unit.
 
@@ -55,12 +55,12 @@ def narrow_mlp(
       stack: The tensors.
       layers: At least two. The first one's rows are in the order of `features`.
       features: The inputs.
-      scales: Multiplied into each feature, [k, 1, …]; None for ones.
+      scales: Multiplied into each feature, [k, num_features]; None for ones.
     """
     first = layers[0]
     weight = first.weight.reshape((-1, *first.weight.shape[-2:]))
     if scales is not None:
-        weight = weight * jnp.stack([s.reshape(stack.num_tensors) for s in scales], axis=1)[..., None]
+        weight = weight * scales[..., None]
     hidden = _first_layer(stack, weight, first.bias, features)
     for layer in layers[1:]:
         inputs = [jax.nn.relu(h) for h in hidden]
@@ -82,7 +82,7 @@ def _first_layer(stack: Stack, weight: jax.Array, bias: jax.Array, features: Fea
         if shape[1:] == stack.shape:
             sums = [_dot([_coefficient(stack, weight[..., i, j]) for i in indices], group) for j in range(len(hidden))]
         else:
-            sums = _short_sums(weight[:, np.asarray(indices)], group)
+            sums = _short_sums(jnp.stack([weight[:, i] for i in indices], axis=1), group)
         hidden = [h + s for h, s in zip(hidden, sums, strict=True)]
     return hidden
 
@@ -112,14 +112,15 @@ def _coefficient(stack: Stack, value: jax.Array) -> jax.Array:
 
 
 def wide_mlp(
-    stack: Stack, layers: Sequence[DenseLayer], features: Features, *, scales: Features | None = None
+    stack: Stack, layers: Sequence[DenseLayer], features: Features, *, scales: jax.Array | None = None
 ) -> list[jax.Array]:
     """Returns the same network as `narrow_mlp` by matrix products, features first; weights shared by all tensors.
 
     Costs memory for the inputs and one hidden layer per parameter.
     """
     full = (stack.num_tensors, *stack.shape)
-    scaled = features if scales is None else [f * s for f, s in zip(features, scales, strict=True)]
+    scale = lambda i: _coefficient(stack, scales[:, i]) if scales is not None else 1.0  # noqa: E731
+    scaled = [f * scale(i) for i, f in enumerate(features)]
     x = jnp.stack([jnp.broadcast_to(f, full).reshape(-1) for f in scaled])
     for i, layer in enumerate(layers):
         x = layer.weight.T @ x + layer.bias[:, None]

@@ -1,7 +1,8 @@
 """Optimizer states on a mesh of devices: per-parameter accumulators are sharded as their parameters are.
 
-    state = lopt.sharding.init_sharded(optimizer, params)      # params live on a mesh
-    step = jax.jit(train_step, donate_argnums=(0, 1))          # shardings propagate; the numbers stay the same
+    optimizer = lopt.sharding.keep_sharded(lopt.load("champion", num_steps=2_000), params)   # params on a mesh
+    state = optimizer.init(params)
+    step = jax.jit(train_step, donate_argnums=(0, 1))   # the numbers are those of an unsharded run
 
 Theta, counters, loss averages and what an architecture keeps per tensor are replicated. Accumulators are kept
 stacked by shape ([k, *shape], see `lopt.features.stacks`): a stack is sharded along its tensors' axes, never along
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from lopt.binding import BoundState
 from lopt.features.grouping import SMALL_TENSOR
@@ -47,8 +48,8 @@ def state_sharding(optimizer: optax.GradientTransformation, params: Any) -> Any:
 
     Args:
       optimizer: Any optax transformation, wrapped or not.
-      params: Arrays on a mesh, or `jax.ShapeDtypeStruct`s with a `sharding`. Those without a `NamedSharding` count as
-        replicated.
+      params: Arrays on a mesh, or `jax.ShapeDtypeStruct`s with a `sharding`. Those without a `NamedSharding`
+        count as replicated.
 
     Raises:
       ValueError: If no parameter has a `NamedSharding`, or they are on several meshes.
@@ -56,11 +57,7 @@ def state_sharding(optimizer: optax.GradientTransformation, params: Any) -> Any:
     leaves = jax.tree.leaves(params)
     mesh = _common_mesh(leaves)
     tensors = [_Tensor(leaf.shape or (1,), _axes_of(leaf)) for leaf in leaves]
-    own = [
-        NamedSharding(mesh, PartitionSpec(*tensor.axes[: leaf.ndim]))
-        for tensor, leaf in zip(tensors, leaves, strict=True)
-    ]
-    treedef = jax.tree.structure(params)
+    treedef: Any = jax.tree.structure(params)
 
     def mirrors_params(node: Any) -> bool:
         if jax.tree.structure(node) != treedef:
@@ -75,10 +72,14 @@ def state_sharding(optimizer: optax.GradientTransformation, params: Any) -> Any:
             layers = jax.tree.map(lambda x: sharding(_layered_axes(x.shape, tensors)), node.stacks)
             return LayerwiseState(layers, walk(node.rest))
         if mirrors_params(node):
-            return jax.tree.unflatten(treedef, own)
+            return jax.tree.unflatten(
+                treedef, [sharding(t.axes[: x.ndim]) for t, x in zip(tensors, leaves, strict=True)]
+            )
         return sharding(_stacked_axes(node.shape, tensors))
 
     def sharding(axes: Axes) -> NamedSharding:
+        while axes and axes[-1] is None:  # the form that compiled programs return
+            axes = axes[:-1]
         return NamedSharding(mesh, PartitionSpec(*axes))
 
     def walk(node: Any) -> Any:
@@ -93,7 +94,28 @@ def init_sharded(optimizer: optax.GradientTransformation, params: Any) -> Any:
     return jax.jit(optimizer.init, out_shardings=state_sharding(optimizer, params))(params)
 
 
-def _common_mesh(leaves: list[Any]) -> Mesh:
+def keep_sharded(
+    optimizer: optax.GradientTransformation, params: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Returns `optimizer`, holding its state to `state_sharding` and its updates to the parameters' shardings.
+
+    Propagation mostly finds that by itself, but is free to choose otherwise; an array that came back in another
+    layout compiles the training step once more, and may hold more memory.
+    """
+    wrapped = optax.with_extra_args_support(optimizer)
+    of_params = jax.tree.map(lambda leaf: leaf.sharding, params)
+    of_state = state_sharding(optimizer, params)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        updates, state = wrapped.update(grads, state, params, **extra_args)
+        constrain = jax.lax.with_sharding_constraint
+        return constrain(updates, of_params), constrain(state, of_state)
+
+    init = jax.jit(wrapped.init, out_shardings=of_state)  # no array is ever whole on one device
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _common_mesh(leaves: list[Any]) -> Mesh | AbstractMesh:
     shardings = [getattr(leaf, "sharding", None) for leaf in leaves]
     meshes = {s.mesh for s in shardings if isinstance(s, NamedSharding)}
     if len(meshes) != 1:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lopt.architectures.ciao import CiaoConfig
+from lopt.architectures.component_lstm import ComponentLstmConfig
 from lopt.architectures.contract import ArchitectureConfig
+from lopt.architectures.hierarchical_gru import HierarchicalGruConfig
 from lopt.architectures.learnable_adam import LearnableAdamConfig
 from lopt.architectures.learnable_sgd import LearnableSgdConfig
 from lopt.architectures.learnable_sgdm import LearnableSgdmConfig
@@ -13,6 +15,8 @@ from lopt.architectures.velo import VeloConfig
 
 ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
     "ciao": CiaoConfig,
+    "component_lstm": ComponentLstmConfig,
+    "hierarchical_gru": HierarchicalGruConfig,
     "learnable_adam": LearnableAdamConfig,
     "learnable_sgd": LearnableSgdConfig,
     "learnable_sgdm": LearnableSgdmConfig,

@@ -3,7 +3,7 @@
 The rule is that of `lopt.ciao_rule`. In the paper a controller sets its hyper-parameters while it runs; here theta
 is their initial values, unconstrained: logarithms, or logits where 1 is the limit. The learning rate falls along a
 cosine. That makes `transform(theta, num_steps=…)` an optimizer like any other, to be meta-trained or used as it is.
-Who wants to set hyper-parameters along the way gives them to `update`; who wants to replay those of another run uses
+Hyper-parameters that are set along the way go to `update`; those of another run are replayed by
 `lopt.schedule_player`.
 
 [1] Almeida et al. 2021, "A Generalizable Approach to Learning Optimizers", Tables 7 and 8.

@@ -23,6 +23,7 @@ of the step as in [2], see `lopt.features.sinusoids`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
@@ -41,9 +42,14 @@ from lopt.features import rolling as ro
 from lopt.features import rolling_clip as rc
 from lopt.features import stacks as st
 from lopt.features import tensor_statistics as ts
-from lopt.per_parameter_network import DenseLayer, wide_mlp
+from lopt.features.chunks import over_parameters
+from lopt.per_parameter_network import rms_scales
 from lopt.registry import lookup
 from lopt.types import PRNGKey, Scalar, Theta
+
+
+CHUNK_SIZE = 8192
+"""Parameters per piece: two hidden layers of that many are the size of a core's cache."""
 
 
 class RnnMlpState(NamedTuple):
@@ -268,6 +274,8 @@ def _update(
         pf.accumulate(old, x, ro.rolling_decays(config.decays), stack)
         for old, x, stack in zip(state.accumulators, g, stacks, strict=True)
     ]
+    # Everything below reads these several times; without the barrier each reader would compute them again.
+    g, acc = jax.lax.optimization_barrier((g, acc))
     norms = [ts.tensor_norm(stack, x) for stack, x in zip(stacks, p, strict=True)]
     valid = ls.mean_loss(state.valid_loss, config.valid_loss_decay)
     summaries = []
@@ -336,16 +344,50 @@ def _step(
     grad: jax.Array,
     acc: pf.Accumulators,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the update of one stack, [k, *shape], and its tensors' messages to their LSTMs, [k, n]."""
+    """Returns the update of one stack, [k, *shape], and its tensors' messages to their LSTMs, [k, n].
+
+    A message is a mean of a linear layer's outputs, which is that layer's output for the mean: of the sixteen outputs
+    per parameter that it stands for, none is ever computed.
+    """
     stack = told.stack
-    inputs = pf.feature_inputs(stack, param, grad, acc, vector_momentum_epsilon=0.0)
-    raw = [array for name in config.features for array in ro.ROLLING_FEATURES[name](inputs)]
-    features = ro.normalized_features(
-        stack, raw, epsilon=config.normalizer_epsilon, bound=config.feature_bound
-    )
+    features = ro.rolling_features(config.features, param, grad, acc)
+    scales = rms_scales(stack, features, epsilon=config.normalizer_epsilon)
     context = jnp.concatenate([ts.CONTEXT[name](told) for name in config.context], axis=1)
-    features += [st.per_tensor(stack, context[:, i]) for i in range(context.shape[1])]
-    layers = [DenseLayer(network[f"w{i}"], network[f"b{i}"]) for i in range(len(config.mlp_hidden_sizes) + 1)]
-    direction, magnitude, *message = wide_mlp(stack, layers, features)
+    rows, last = config.num_features, len(config.mlp_hidden_sizes)
+    # The context is the same for all parameters of a tensor, so it enters the first layer as a bias per tensor.
+    bias = nn.linear({"w": network["w0"][rows:], "b": network["b0"]}, context)
+    weights = {**network, "w0": network["w0"][:rows], f"w{last}": network[f"w{last}"][:, :2], f"b{last}": network[f"b{last}"][:2]}
+    tensor_values = {"bias": bias, "scales": scales}
+    step, sums = over_parameters(
+        stack,
+        lambda values, arrays: _piece(config, weights, values, *arrays),
+        tensor_values,
+        (param, grad, acc),
+        chunk_size=CHUNK_SIZE,
+    )
+    to_lstm = {"w": network[f"w{last}"][:, 2:], "b": network[f"b{last}"][2:]}
+    return step, nn.linear(to_lstm, sums / math.prod(stack.shape))
+
+
+def _piece(
+    config: RnnMlpConfig,
+    weights: nn.Weights,
+    values: dict[str, jax.Array],
+    param: jax.Array,
+    grad: jax.Array,
+    acc: pf.Accumulators,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the updates of parameters [b, *dims] of b tensors, and the sums of their last hidden units, [b, n]."""
+    dims = tuple(range(1, param.ndim))
+    features = ro.rolling_features(config.features, param, grad, acc)
+    scaled = [f * jnp.expand_dims(values["scales"][:, i], dims) for i, f in enumerate(features)]
+    if config.feature_bound is not None:
+        scaled = [jnp.clip(0.5 * f, -config.feature_bound, config.feature_bound) for f in scaled]
+    bias = jnp.expand_dims(values["bias"].T, tuple(d + 1 for d in dims))
+    hidden = jax.nn.relu(nn.product_features_first(weights["w0"], jnp.stack(scaled)) + bias)
+    for i in range(1, len(config.mlp_hidden_sizes)):
+        hidden = jax.nn.relu(nn.linear_features_first({"w": weights[f"w{i}"], "b": weights[f"b{i}"]}, hidden))
+    last = len(config.mlp_hidden_sizes)
+    direction, magnitude = nn.linear_features_first({"w": weights[f"w{last}"], "b": weights[f"b{last}"]}, hidden)
     step = -(direction * jnp.exp(config.exp_mult * magnitude)) * config.step_mult
-    return step, jnp.stack([jnp.mean(x, axis=stack.tensor_axes) for x in message], axis=1)
+    return step, jnp.sum(hidden, axis=tuple(d + 1 for d in dims)).T

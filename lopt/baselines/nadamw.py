@@ -105,7 +105,7 @@ def nadamw(
         t = state.step.astype(jnp.float32) + 1.0
         rate = learning_rate(s, state.step, num_steps, form=form)
         rate = rate * jnp.sqrt(1.0 - jnp.float32(s.beta2) ** t) / (1.0 - jnp.float32(s.beta1) ** t)
-        nesterov = jnp.asarray(s.use_nesterov) != 0
+        nesterov = jnp.asarray(s.use_nesterov).astype(jnp.bool_)
 
         def descend(g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array) -> jax.Array:
             numerator = jnp.where(nesterov, update_ema(m, g, s.beta1), m)

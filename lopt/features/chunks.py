@@ -78,14 +78,20 @@ def _in_pieces(
     stack: Stack, chunks: Chunks, function: PerParameter, tensor_values: PyTree, arrays: PyTree
 ) -> tuple[PyTree, PyTree]:
     repeats, tensors = chunks.pieces_per_tensor, chunks.tensors
-    per_piece = lambda x: jnp.repeat(x, repeats, axis=0).reshape(-1, tensors, *x.shape[1:])  # noqa: E731
-    cut = lambda x: x.reshape(stack.num_tensors * repeats // tensors, tensors, -1)  # noqa: E731
+    num_pieces = stack.num_tensors * repeats // tensors
+    per_piece = lambda x: jnp.repeat(x, repeats, axis=0).reshape(num_pieces, tensors, *x.shape[1:])  # noqa: E731
+    # Outside the loop a piece is one axis: with a second one of length 1 the compiler sees two memory layouts that
+    # are the same, picks different ones inside and outside, and copies every array.
+    flat = lambda x: x.reshape(num_pieces, -1)  # noqa: E731
 
     def step(carry: None, piece: tuple[PyTree, PyTree]) -> tuple[None, tuple[PyTree, PyTree]]:
-        return carry, function(*piece)
+        values, rows = piece
+        outputs, sums = function(values, jax.tree.map(lambda x: x.reshape(tensors, -1), rows))
+        return carry, (jax.tree.map(lambda x: x.reshape(-1), outputs), sums)
 
-    pieces = (jax.tree.map(per_piece, tensor_values), jax.tree.map(cut, arrays))
-    _, (outputs, sums) = jax.lax.scan(step, None, pieces)
+    _, (outputs, sums) = jax.lax.scan(
+        step, None, (jax.tree.map(per_piece, tensor_values), jax.tree.map(flat, arrays))
+    )
     whole = lambda x: x.reshape(stack.num_tensors, *stack.shape)  # noqa: E731
     total = lambda x: x.reshape(stack.num_tensors, repeats, *x.shape[2:]).sum(axis=1)  # noqa: E731
     return jax.tree.map(whole, outputs), jax.tree.map(total, sums)

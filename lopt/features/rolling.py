@@ -1,9 +1,6 @@
 """Per-parameter features on five time-scales: momenta, second moments and what hand-designed rules make of them.
 
-Named groups, each one array per decay, in the order in which the published RNN-MLP's weights expect them. A feature
-enters the network divided by its root mean square over the tensor, because raw second moments and inverse roots
-differ by many orders of magnitude between tensors; the bound then keeps a single outlier from saturating every
-hidden unit.
+Named groups, each one array per decay, in the order in which the published RNN-MLP's weights expect them.
 
 [1] Metz et al. 2020, "Tasks, stability, architecture, and compute", App. C.2.1 and `compute_per_param_features`.
 """
@@ -16,9 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lopt.features.published import PUBLISHED_FEATURES, Decays, Feature, FeatureInputs
-from lopt.features.stacks import Stack
-from lopt.per_parameter_network import rms_scales
+from lopt.features.published import PUBLISHED_FEATURES, Accumulators, Decays, Feature, FeatureInputs
 
 ROLLING_DECAYS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 
@@ -48,24 +43,16 @@ ROLLING_FEATURES: dict[str, Feature] = {
 """Name → feature group. `scaled_momentum` is each momentum over the root of the second moment of its own decay."""
 
 
+def rolling_features(
+    names: Sequence[str], param: jax.Array, grad: jax.Array, acc: Accumulators
+) -> list[jax.Array]:
+    """Returns the named groups' arrays in the order of `names`, elementwise: all of one shape."""
+    roots = tuple(jax.lax.rsqrt(v + 1e-6) for v in acc.second_moments)
+    inputs = FeatureInputs(param, grad, acc, (), (), (), roots)
+    return [array for name in names for array in ROLLING_FEATURES[name](inputs)]
+
+
 def rolling_feature_sizes(num_decays: int) -> dict[str, int]:
     """Returns how many arrays each feature group has."""
     single = ("gradient", "param", "log_param")
     return {name: 1 if name in single else num_decays for name in ROLLING_FEATURES}
-
-
-def normalized_features(
-    stack: Stack, features: Sequence[jax.Array], *, epsilon: float, bound: float | None
-) -> list[jax.Array]:
-    """Returns f·(ε + mean f²)^(−1/2), then halved and clipped to ±`bound`; neither where `bound` is None.
-
-    Args:
-      stack: The tensors.
-      features: Arrays broadcastable to [k, *shape].
-      epsilon: Under the root. Positive.
-      bound: Largest magnitude, in units of twice the root mean square.
-    """
-    scales = rms_scales(stack, features, epsilon=epsilon)
-    if bound is None:
-        return [f * s for f, s in zip(features, scales, strict=True)]
-    return [jnp.clip(f * (0.5 * s), -bound, bound) for f, s in zip(features, scales, strict=True)]
