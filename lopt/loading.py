@@ -21,6 +21,7 @@ from lopt.binding import bind, check_num_steps
 from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
 from lopt.layerwise import LayerwiseOptimizer, Stacked
 from lopt.registry import lookup
+from lopt.shipped import is_weights_file, read_arrays
 from lopt.types import LearnedOptimizer, Theta
 
 RESOLVERS_GROUP = "lopt.theta_resolvers"
@@ -52,8 +53,8 @@ def load(
     (see `lopt.guard_rails`). To go on after the last step, see `lopt.continue_run`.
 
     Args:
-      reference: An alias ("champion"), a `models:/name@alias` or `models:/name/version` URI, or the path of a
-        checkpoint.
+      reference: An alias ("champion"), a `models:/name@alias` or `models:/name/version` URI, the path of a
+        checkpoint, "shipped:NAME" for weights that come with the package, or the path of a weights file (.npz).
       num_steps: How many updates the run will make. At least 1. Required.
       weight_decay: Amount of an L2 term; 1e-6 has steadied large models.
       max_training_steps: In longer runs, several gradients make one update, so that the optimizer makes no more
@@ -87,7 +88,9 @@ def load(
 
 def load_theta(reference: str, *, resolver: Resolver | None = None) -> tuple[LearnedOptimizer, Theta]:
     """Returns the learned optimizer and the theta that `reference` names; see `load`."""
-    architecture, arrays = (resolver or _installed_resolver())(reference)
+    if resolver is None:
+        resolver = read_arrays if is_weights_file(reference) else _installed_resolver()
+    architecture, arrays = resolver(reference)
     config_type = lookup(ARCHITECTURES, str(architecture.get("architecture")), kind="architecture")
     learned = config_type.model_validate(dict(architecture)).build()
     return learned, theta_from_arrays(learned, arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lopt.architectures.celo2 import Celo2Config
 from lopt.architectures.ciao import CiaoConfig
 from lopt.architectures.component_lstm import ComponentLstmConfig
 from lopt.architectures.contract import ArchitectureConfig
@@ -14,6 +15,7 @@ from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 
 ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
+    "celo2": Celo2Config,
     "ciao": CiaoConfig,
     "component_lstm": ComponentLstmConfig,
     "hierarchical_gru": HierarchicalGruConfig,

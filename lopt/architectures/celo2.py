@@ -26,7 +26,6 @@ step and does not count in the RMS of the others. The learning rate's schedule a
 from __future__ import annotations
 
 import re
-from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -38,11 +37,17 @@ from pydantic import Field, field_validator, model_validator
 
 from lopt import nn
 from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
-from lopt.celo2_rule import FEATURES, VECTOR_FEATURES, AdamMoments, adam_direction, network_direction
+from lopt.celo2_rule import (
+    FEATURES,
+    VECTOR_FEATURES,
+    AdamMoments,
+    adam_direction,
+    network_direction,
+    update_moments,
+    warmup_cosine,
+)
 from lopt.features import published as pf
 from lopt.features import stacks as st
-from lopt.features.compiled_once import compiled_once
-from lopt.features.progress import cosine_decay
 from lopt.features.rounding import store
 from lopt.layerwise import Stacked, mark_leaves
 from lopt.per_parameter_network import DenseLayer
@@ -50,6 +55,8 @@ from lopt.registry import lookup
 from lopt.types import PRNGKey, Scalar, Theta
 
 MAX_GRADIENT = 1000.0
+MAX_SQUARABLE = 1e15
+"""Gradients that AdamW sees are clipped here, only so that their square stays finite in float32."""
 ADAM_PATHS = r"(?i)embed|(^|/)(lm_)?(head|logits|classifier|readout)(_?\d+)?(/|$)"
 """Usual names of input and output tensors, whole path components but for 'embed'."""
 
@@ -258,25 +265,77 @@ class Celo2:
     def _update(
         self, theta: Theta, num_steps: jax.Array, grads: Any, state: Celo2State, params: Any
     ) -> tuple[Any, Celo2State]:
-        c = self.config
+        c, progress = self.config, state.progress
         leaves, treedef = jax.tree.flatten(params)
-        gradient_leaves = jax.tree.leaves(grads)
+        gradients = jax.tree.leaves(grads)
         by_network, by_adam = self._plan(params)
-        inputs = lambda stacks: zip(  # noqa: E731
-            stacks, st.stack_leaves(stacks, leaves), st.stack_leaves(stacks, gradient_leaves), strict=True
-        )
-        rate = _learning_rate(c, state.progress, num_steps)
         layers = [DenseLayer(theta["network"][f"w{i}"], theta["network"][f"b{i}"]) for i in range(c.hidden_layers + 1)]
+        rate = warmup_cosine(
+            progress, num_steps, warmup_fraction=c.warmup_fraction, final_fraction=c.final_fraction
+        )
         updates, accumulators, moments = [], [], []
-        for (stack, param, grad), old in zip(inputs(by_network), state.accumulators, strict=True):
-            grad = jnp.clip(grad, -MAX_GRADIENT, MAX_GRADIENT)
-            acc = pf.accumulate(old, grad, c.decays, stack)
-            direction = _network_step(c, layers, state.progress, stack, param, grad, acc)
-            updates.append(_finish(c, rate, 1.0, direction, param))
-            accumulators.append(pf.store_accumulators(acc, jnp.dtype(c.state_dtype), state.progress))
-        for (_, param, grad), old_moments in zip(inputs(by_adam), state.adam, strict=True):
-            direction, new = _adam_step(c, state.progress, grad, old_moments)
-            updates.append(_finish(c, rate, c.adam_multiplier, direction, param))
-            moments.append(jax.tree.map(lambda x: store(x, jnp.dtype(c.state_dtype), state.progress), new))
-        new_state = Celo2State(state.progress + 1, tuple(accumulators), tuple(moments))
+        for s, stack in enumerate(by_network):
+            param, grad = _stacked(stack, leaves), _stacked(stack, gradients)
+            acc, direction = _network_step(c, layers, stack, param, grad, state.accumulators[s], progress)
+            updates.append(_finish(c, rate, direction, param))
+            accumulators.append(pf.store_accumulators(acc, jnp.dtype(c.state_dtype), progress))
+        for s, stack in enumerate(by_adam):
+            param, grad = _stacked(stack, leaves), _stacked(stack, gradients)
+            new, direction = _adam_step(c, grad, state.adam[s], progress)
+            updates.append(_finish(c, rate, direction, param, multiplier=c.adam_multiplier))
+            moments.append(AdamMoments(*(store(x, jnp.dtype(c.state_dtype), progress) for x in new)))
+        new_state = Celo2State(progress + 1, tuple(accumulators), tuple(moments))
         return jax.tree.unflatten(treedef, st.unstack_leaves(by_network + by_adam, updates, leaves)), new_state
+
+
+def _stacked(stack: st.Stack, leaves: list[jax.Array]) -> jax.Array:
+    return st.stack_leaves((stack,), leaves)[0]
+
+
+def _network_step(
+    config: Celo2Config,
+    layers: list[DenseLayer],
+    stack: st.Stack,
+    param: jax.Array,
+    grad: jax.Array,
+    acc: pf.Accumulators,
+    progress: jax.Array,
+) -> tuple[pf.Accumulators, jax.Array]:
+    """Returns the accumulators after the step, and the direction of RMS 1."""
+    grad = jnp.clip(grad, -MAX_GRADIENT, MAX_GRADIENT)
+    acc = pf.accumulate(acc, grad, config.decays, stack)
+    direction = network_direction(
+        stack,
+        layers,
+        param,
+        grad,
+        acc,
+        progress,
+        features=config.features,
+        sizes=pf.feature_sizes(config.decays),
+        is_orthogonalized=config.variant == "orthogonalized",
+        keeps_still=config.without_gradient == "stay",
+    )
+    return acc, direction
+
+
+def _adam_step(
+    config: Celo2Config, grad: jax.Array, moments: AdamMoments, progress: jax.Array
+) -> tuple[AdamMoments, jax.Array]:
+    """Returns the moments after the step, and Adam's direction."""
+    decays = (np.float32(config.adam_decays[0]), np.float32(config.adam_decays[1]))
+    grad = jnp.clip(grad, -MAX_SQUARABLE, MAX_SQUARABLE)
+    moments = update_moments(moments, grad, decays)
+    num_updates = (progress + 1).astype(jnp.float32) if config.adam_debiased else None
+    return moments, adam_direction(moments, decays, num_updates, epsilon=config.adam_epsilon)
+
+
+def _finish(
+    config: Celo2Config, rate: jax.Array, direction: jax.Array, param: jax.Array, *, multiplier: float = 1.0
+) -> jax.Array:
+    """Returns the configuration's output: the update, or the direction that the user multiplies by −learning rate."""
+    if config.weight_decay > 0:
+        direction = direction + config.weight_decay * param
+    if config.output == "direction":
+        return direction * multiplier
+    return direction * (rate * -(config.learning_rate * multiplier))

@@ -120,7 +120,7 @@ def test_the_first_location_is_e_steps_ahead_of_where_the_update_started() -> No
     updates, state = run(CONFIG, theta, gradients(1))
     at = gradient_params(state, optax.apply_updates(PARAMS, updates[0]))
     for name in "abc":
-        np.testing.assert_allclose(at[name] - PARAMS[name], np.e * updates[0][name], rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(at[name] - PARAMS[name], np.e * updates[0][name], rtol=1e-3, atol=5e-7)
 
 
 def test_log_steps_follow_their_momentum() -> None:
@@ -165,11 +165,13 @@ def test_a_constant_gradient_is_its_own_average_and_scaled_to_its_sign() -> None
 
 def test_averaging_noise_makes_the_longer_time_scales_smaller() -> None:
     stack = plan_stacks([jnp.ones(2_000)])[0]
-    scales = gs.init_scales(stack, 4)
-    for step in range(60):
-        grad = jax.random.normal(jax.random.fold_in(KEY, step), (1, 2_000))
-        decay = jnp.float32(0.9 if step else 0.0)
-        scales, _ = gs.update_scales(scales, grad, decay, decay)
+
+    def step(i: jax.Array, scales: gs.GradientScales) -> gs.GradientScales:
+        grad = jax.random.normal(jax.random.fold_in(KEY, i), (1, 2_000))
+        decay = jnp.where(i > 0, jnp.float32(0.5), 0.0)
+        return gs.update_scales(scales, grad, decay, decay)[0]
+
+    scales = jax.lax.fori_loop(0, 200, step, gs.init_scales(stack, 4))
     means = [float(jnp.mean(x)) for x in gs.relative_log_magnitudes(scales)]
     assert means == sorted(means, reverse=True)
     assert means[0] - means[3] > 1.0
@@ -216,14 +218,14 @@ def test_the_shortcut_starts_downhill() -> None:
 
     def step(_: int, carry: Any) -> Any:
         params, state = carry
-        loss, grads = jax.value_and_grad(
-            lambda p: 0.5 * optax.tree_utils.tree_sum(jax.tree.map(jnp.square, p))
-        )(gradient_params(state, params))
+        loss, grads = jax.value_and_grad(lambda p: 0.5 * optax.tree.sum(jax.tree.map(jnp.square, p)))(
+            gradient_params(state, params)
+        )
         updates, state = optimizer.update(grads, state, params, value=loss)
         return optax.apply_updates(params, updates), state
 
     params, _ = jax.lax.fori_loop(0, 60, step, (PARAMS, optimizer.init(PARAMS)))
-    before, after = (float(optax.global_norm(p)) for p in (PARAMS, params))
+    before, after = (float(optax.tree.norm(p)) for p in (PARAMS, params))
     assert after < 0.6 * before
 
 
@@ -241,7 +243,7 @@ def first_step_that_differs(config: HierarchicalGruConfig) -> int | None:
     updates, _ = run(config, theta, gradients(4))
     changed, _ = run(config, theta, other)
     for step, (x, y) in enumerate(zip(updates, changed, strict=True)):
-        if float(jnp.max(jnp.abs(x["a"] / y["a"] - 1.0))) > 1e-4:
+        if not np.array_equal(x["a"], y["a"]):
             return step
     return None
 

@@ -1,0 +1,157 @@
+"""What `celo2` computes for one stack of tensors: the network's direction of RMS 1, AdamW's direction, the schedule.
+
+[1] Moudgil et al. 2026, Celo2 (arXiv:2602.19142).
+[2] amoudgl/celo (MIT): the released transformation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lopt.features import published as pf
+from lopt.features.accumulators import Decay, debias, update_ema
+from lopt.features.compiled_once import compiled_once
+from lopt.features.matrices import as_matrices, matrix_stack
+from lopt.features.orthogonalize import orthogonalize
+from lopt.features.progress import cosine_decay
+from lopt.features.stacks import Stack
+from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
+
+FEATURES = tuple(pf.PUBLISHED_FEATURES)
+"""Feature groups of the released network, in its order."""
+VECTOR_FEATURES = FEATURES[: FEATURES.index("row")]
+"""Those of vectors and scalars, whose network is without the inputs that need rows and columns."""
+INVERSE_ROOT_EPSILON = 1e-8
+NORMALIZER_EPSILON = 1e-9
+
+
+def network_direction(
+    stack: Stack,
+    layers: list[DenseLayer],
+    param: jax.Array,
+    grad: jax.Array,
+    acc: pf.Accumulators,
+    progress: jax.Array,
+    *,
+    features: tuple[str, ...],
+    sizes: dict[str, int],
+    is_orthogonalized: bool,
+    keeps_still: bool,
+) -> jax.Array:
+    """Returns the network's direction with an RMS of 1 over every matrix (or vector): [k, *shape].
+
+    Args:
+      stack: The tensors.
+      layers: The network's; the first output unit is the direction.
+      param: [k, *shape], like the next.
+      grad: The gradient as the accumulators saw it.
+      acc: The accumulators, brought forward by it.
+      progress: The run's step counter.
+      features: Names of the feature groups.
+      sizes: How many arrays each group has.
+      is_orthogonalized: Whether matrices are orthogonalised.
+      keeps_still: Whether parameters without any gradient so far have direction zero and do not count in the RMS.
+    """
+    matrices = matrix_stack(stack)
+    direction = compiled_once(
+        progress, lambda: _network_output(stack, matrices, layers, param, grad, acc, features, sizes)
+    )
+    moves = as_matrices(stack, _has_moved(acc)) if keeps_still else None
+    direction = _only(direction, moves)
+    if is_orthogonalized and matrices.is_factored:
+        direction = _only(orthogonalize(direction), moves)
+    return _normalized(matrices, direction, moves).reshape(param.shape)
+
+
+def _network_output(
+    stack: Stack,
+    matrices: Stack,
+    layers: list[DenseLayer],
+    param: jax.Array,
+    grad: jax.Array,
+    acc: pf.Accumulators,
+    features: tuple[str, ...],
+    sizes: dict[str, int],
+) -> jax.Array:
+    """Returns the first output unit, [number of matrices, n, m]; [k, n] for vectors."""
+    inputs = pf.feature_inputs(stack, param, grad, acc, vector_momentum_epsilon=INVERSE_ROOT_EPSILON)
+    inputs = inputs._replace(
+        inverse_roots=tuple(jax.lax.rsqrt(v + INVERSE_ROOT_EPSILON) for v in acc.second_moments)
+    )
+    names, first, last = features, layers[0], layers[-1]
+    if stack.is_factored:
+        inputs = jax.tree.map(lambda x: as_matrices(stack, x), inputs)
+    else:
+        names = tuple(name for name in features if name in VECTOR_FEATURES)
+        rows = np.concatenate([np.full(sizes[name], name in VECTOR_FEATURES) for name in features])
+        first = first._replace(weight=first.weight[np.flatnonzero(rows)])
+    scales = rms_scales(matrices, pf.compute_features(names, inputs), epsilon=NORMALIZER_EPSILON)
+    # Computed a second time: shared with the normaliser, every feature would be written to memory in between.
+    values = pf.compute_features(names, jax.lax.optimization_barrier(inputs))
+    network = [first, *layers[1:-1], DenseLayer(last.weight[:, :1], last.bias[:1])]
+    return narrow_mlp(matrices, network, values, scales=scales)[0]
+
+
+def _has_moved(acc: pf.Accumulators) -> jax.Array:
+    """Whether any accumulator remembers a gradient: the second moment, or where it underflows, the momenta."""
+    seen = acc.second_moments[-1] > 0
+    for average in (*acc.second_moments[:-1], *acc.momenta):
+        seen = seen | (average != 0)
+    return seen
+
+
+def _only(direction: jax.Array, moves: jax.Array | None) -> jax.Array:
+    return direction if moves is None else jnp.where(moves, direction, jnp.zeros_like(direction))
+
+
+def _normalized(matrices: Stack, direction: jax.Array, moves: jax.Array | None) -> jax.Array:
+    axes = matrices.tensor_axes
+    total = jnp.sum(jnp.square(direction), axis=axes, keepdims=True)
+    if moves is None:
+        mean_square = total / np.prod(matrices.shape, dtype=np.float32)
+    else:
+        mean_square = total / jnp.maximum(jnp.sum(moves.astype(jnp.float32), axis=axes, keepdims=True), 1.0)
+    return direction * jax.lax.rsqrt(NORMALIZER_EPSILON + mean_square)
+
+
+class AdamMoments(NamedTuple):
+    """Adam's accumulators of one stack, [k, *shape]."""
+
+    momentum: jax.Array
+    second_moment: jax.Array
+
+
+def update_moments(moments: AdamMoments, grad: jax.Array, decays: tuple[Decay, Decay]) -> AdamMoments:
+    """Returns float32 moments brought forward by the gradient."""
+    momentum, second = (x.astype(jnp.float32) for x in moments)
+    return AdamMoments(
+        update_ema(momentum, grad, decays[0]), update_ema(second, jnp.square(grad), decays[1])
+    )
+
+
+def adam_direction(
+    moments: AdamMoments, decays: tuple[Decay, Decay], num_updates: jax.Array | None, *, epsilon: float
+) -> jax.Array:
+    """Returns m·(v + ε)^(−1/2); moments are corrected for their start if `num_updates`, a float32, is given."""
+    momentum, second = moments
+    if num_updates is not None:
+        momentum, second = debias(momentum, decays[0], num_updates), debias(second, decays[1], num_updates)
+    return momentum * jax.lax.rsqrt(second + epsilon)
+
+
+def warmup_cosine(
+    progress: jax.Array, num_steps: jax.Array, *, warmup_fraction: float, final_fraction: float
+) -> jax.Array:
+    """Returns the learning rate's schedule at the update number `progress`, in (0, 1].
+
+    It rises linearly over the first `warmup_fraction` of `num_steps` updates, starting above zero, and follows half
+    a cosine down to `final_fraction` at `num_steps`, where it stays.
+    """
+    count = progress.astype(jnp.float32)
+    warmup = warmup_fraction * num_steps
+    rising = jnp.minimum((count + 1.0) / jnp.maximum(warmup, 1.0), 1.0)
+    return rising * (final_fraction + (1.0 - final_fraction) * cosine_decay(count - warmup, num_steps - warmup))

@@ -1,0 +1,89 @@
+"""Weights in one file: those that come with the package, and those that a user keeps outside any registry.
+
+A file is an `.npz` of theta's arrays under their `jax.tree_util.keystr` paths, with the architecture's
+configuration as JSON. Nothing in it is ever unpickled. `lopt.load("shipped:pacer", num_steps=…)` reads a shipped
+one, `lopt.load("weights.npz", num_steps=…)` any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lopt.architectures.contract import ArchitectureConfig
+from lopt.registry import lookup
+from lopt.types import Theta
+
+PREFIX = "shipped:"
+FOLDER = Path(__file__).parent / "weights"
+_CONFIG, _NOTE = "__config__", "__note__"
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Returns the names of the weights that come with the package."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.npz")))
+
+
+def is_weights_file(reference: str) -> bool:
+    """Whether `reference` names shipped weights or a weights file, rather than something in a registry."""
+    return reference.startswith(PREFIX) or reference.endswith(".npz")
+
+
+def read_arrays(reference: str) -> tuple[Mapping[str, Any], Mapping[str, np.ndarray]]:
+    """Returns the architecture's configuration and theta's arrays by path.
+
+    Args:
+      reference: "shipped:NAME" or the path of a file that `write_weights` wrote.
+
+    Raises:
+      UnknownNameError: If no shipped weights carry the name.
+      FileNotFoundError: If there is no such file.
+      ValueError: If the file is damaged or not a weights file.
+    """
+    if reference.startswith(PREFIX):
+        files = {name: FOLDER / f"{name}.npz" for name in shipped_names()}
+        path = lookup(files, reference.removeprefix(PREFIX), kind="shipped weights")
+    else:
+        path = Path(reference)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no weights file {str(path)!r}; shipped ones: {', '.join(shipped_names())}"
+            )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return json.loads(str(arrays.pop(_CONFIG))), {k: v for k, v in arrays.items() if k != _NOTE}
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged or not a weights file ({error}); write it again"
+        ) from error
+
+
+def write_weights(path: Path | str, config: ArchitectureConfig, theta: Theta, *, note: str = "") -> None:
+    """Writes theta and its configuration to `path` (.npz), whole or not at all.
+
+    Args:
+      path: Must end in `.npz`; an existing file is replaced.
+      config: The architecture's configuration.
+      theta: Its meta-parameters.
+      note: How they were made; kept in the file for its reader.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"`path` must end in '.npz', got {str(path)!r}")
+    leaves, _ = jax.tree_util.tree_flatten_with_path(theta)
+    arrays = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays, **{_CONFIG: np.str_(config.canonical_json()), _NOTE: np.str_(note)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
