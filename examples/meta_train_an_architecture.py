@@ -3,9 +3,9 @@
     python examples/meta_train_an_architecture.py --architecture celo2 --minutes 10 --out celo2.npz
 
 The loop that the pipeline (`keirin demo`) spreads over workers, in the open: for each task family, estimate the
-meta-gradient of the log final loss with antithetic full ES, average, step Adam on theta. Prints a line per ten outer
-steps and keeps the theta with the best validation loss. The shipped weights were made by this script; each file
-says with which arguments.
+meta-gradient of the log final loss with antithetic full ES, average, step Adam on theta. Prints a line per ten
+outer steps and keeps the theta with the best validation loss. The weights that come with the package were made by
+this script; each file says with which arguments.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ then stays where it is. Without donation, `jit` copies everything that it return
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ import numpy as np
 import optax
 
 from lopt.types import LearnedOptimizer, Scalar, Theta
+
+
+T = TypeVar("T")
 
 
 class BoundState(NamedTuple):
@@ -38,8 +41,9 @@ def bind(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the optax transformation that `theta` defines, carrying `theta` and `num_steps` in its state.
 
-    `init` copies theta, so that donating the state does not delete the caller's arrays. `update` uses what the
-    state holds: states of other checkpoints of the same architecture may be given to it.
+    `init` makes copies, so that donating the state deletes no array of the caller's, and no buffer is donated
+    twice. `update` uses what the state holds: states of other checkpoints of the same architecture may be given
+    to it.
 
     Args:
       learned: A built architecture.
@@ -53,8 +57,7 @@ def bind(
 
     def init(params: Any) -> BoundState:
         inner = learned.transform(theta, num_steps=num_steps).init(params)
-        copied = jax.tree.map(lambda x: jnp.array(x, copy=True), theta)
-        return BoundState(inner, copied, jnp.array(num_steps, jnp.int32))
+        return _own_buffers(BoundState(inner, theta, jnp.asarray(num_steps, jnp.int32)))
 
     def update(
         grads: Any, state: BoundState, params: Any = None, **extra_args: Any
@@ -82,7 +85,7 @@ def rebind(state: Any, theta: Theta) -> Any:
             raise ValueError(
                 "`theta` must have the structure and shapes of the weights that the state carries"
             )
-        return bound._replace(theta=jax.tree.map(lambda x: jnp.array(x, copy=True), theta))
+        return bound._replace(theta=_own_buffers(theta))
 
     return map_bound(replace, state)
 
@@ -123,6 +126,10 @@ def check_num_steps(num_steps: Any, *, name: str = "num_steps") -> None:
         raise ValueError(
             f"`{name}` must be the number of updates of the run, a whole number of at least 1, got {num_steps!r}"
         )
+
+
+def _own_buffers(tree: T) -> T:
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
 
 def _is_bound(node: Any) -> bool:

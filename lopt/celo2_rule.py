@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from lopt.features.compiled_once import compiled_once
 from lopt.features.matrices import as_matrices, matrix_stack
 from lopt.features.orthogonalize import orthogonalize
 from lopt.features.progress import cosine_decay
-from lopt.features.stacks import Stack
+from lopt.features.stacks import Stack, per_tensor
 from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
 
 FEATURES = tuple(pf.PUBLISHED_FEATURES)
@@ -93,6 +94,10 @@ def _network_output(
     # Computed a second time: shared with the normaliser, every feature would be written to memory in between.
     values = pf.compute_features(names, jax.lax.optimization_barrier(inputs))
     network = [first, *layers[1:-1], DenseLayer(last.weight[:, :1], last.bias[:1])]
+    if math.prod(matrices.shape) < first.weight.size:
+        # Folded into the weights of every matrix, the scales would take more memory than the parameters.
+        scaled = [value * per_tensor(matrices, scales[:, i]) for i, value in enumerate(values)]
+        return narrow_mlp(matrices, network, scaled)[0]
     return narrow_mlp(matrices, network, values, scales=scales)[0]
 
 
@@ -128,9 +133,7 @@ class AdamMoments(NamedTuple):
 def update_moments(moments: AdamMoments, grad: jax.Array, decays: tuple[Decay, Decay]) -> AdamMoments:
     """Returns float32 moments brought forward by the gradient."""
     momentum, second = (x.astype(jnp.float32) for x in moments)
-    return AdamMoments(
-        update_ema(momentum, grad, decays[0]), update_ema(second, jnp.square(grad), decays[1])
-    )
+    return AdamMoments(update_ema(momentum, grad, decays[0]), update_ema(second, jnp.square(grad), decays[1]))
 
 
 def adam_direction(
@@ -154,4 +157,6 @@ def warmup_cosine(
     count = progress.astype(jnp.float32)
     warmup = warmup_fraction * num_steps
     rising = jnp.minimum((count + 1.0) / jnp.maximum(warmup, 1.0), 1.0)
-    return rising * (final_fraction + (1.0 - final_fraction) * cosine_decay(count - warmup, num_steps - warmup))
+    return rising * (
+        final_fraction + (1.0 - final_fraction) * cosine_decay(count - warmup, num_steps - warmup)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
 from lopt.architectures.celo2 import Celo2Config
 from lopt.architectures.ciao import CiaoConfig
 from lopt.architectures.component_lstm import ComponentLstmConfig
@@ -15,6 +16,7 @@ from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 
 ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
+    "adafactor_mlp": AdafactorMlpConfig,
     "celo2": Celo2Config,
     "ciao": CiaoConfig,
     "component_lstm": ComponentLstmConfig,

@@ -17,6 +17,7 @@ accumulators do in [2] (below −1 the published momentum grows without bound).
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -29,6 +30,7 @@ from lopt import nn
 from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
 from lopt.features import published as pf
 from lopt.features import stacks as st
+from lopt.features.compiled_once import compiled_once
 from lopt.features.iteration import PUBLISHED_TIMESCALES, tanh_iteration
 from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
 from lopt.registry import lookup
@@ -179,7 +181,8 @@ def _update(
         if config.max_gradient is not None:
             grad = jnp.clip(grad, -config.max_gradient, config.max_gradient)
         acc = pf.accumulate(old, grad, decays, stack)
-        updates.append(_step(config, stack, layers, param, grad, acc))
+        compute = partial(_step, config, stack, layers, param, grad, acc)
+        updates.append(compiled_once(state.progress, compute))
         accumulators.append(pf.store_accumulators(acc, jnp.dtype(config.state_dtype), state.progress))
     new_state = AdafactorMlpState(state.progress + 1, tuple(accumulators))
     return jax.tree.unflatten(treedef, st.unstack_leaves(stacks, updates, leaves)), new_state
@@ -220,7 +223,8 @@ def _step(
     acc: pf.Accumulators,
 ) -> jax.Array:
     inputs = pf.feature_inputs(stack, param, grad, acc, vector_momentum_epsilon=VECTOR_MOMENTUM_EPSILON)
-    features = pf.compute_features(config.features, inputs)
-    scales = rms_scales(stack, features, epsilon=NORMALIZER_EPSILON)
+    scales = rms_scales(stack, pf.compute_features(config.features, inputs), epsilon=NORMALIZER_EPSILON)
+    # Computed a second time: shared with the normaliser, every feature would be written to memory in between.
+    features = pf.compute_features(config.features, jax.lax.optimization_barrier(inputs))
     direction, magnitude = narrow_mlp(stack, layers, features, scales=scales)
     return -(direction * jnp.exp(config.exp_mult * magnitude)) * config.step_mult

@@ -67,7 +67,9 @@ class Celo2State(NamedTuple):
     """The state of one run."""
 
     progress: jax.Array  # scalar int32: updates so far, out of num_steps
-    accumulators: tuple[pf.Accumulators, ...]  # one per shape that the network trains, see lopt.features.stacks
+    accumulators: tuple[
+        pf.Accumulators, ...
+    ]  # one per shape that the network trains, see lopt.features.stacks
     adam: tuple[AdamMoments, ...]  # one per shape that AdamW trains
 
 
@@ -129,7 +131,9 @@ class Celo2Config(ArchitectureConfig):
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise ValueError(f"`adam_paths` must be a regular expression, got {pattern!r}: {error}") from error
+            raise ValueError(
+                f"`adam_paths` must be a regular expression, got {pattern!r}: {error}"
+            ) from error
         return pattern
 
     @model_validator(mode="after")
@@ -236,7 +240,9 @@ class Celo2:
         zeros = lambda stack: jnp.zeros((stack.num_tensors, *stack.shape), dtype)  # noqa: E731
         return Celo2State(
             progress=jnp.zeros((), jnp.int32),
-            accumulators=tuple(pf.init_accumulators(stack, self.config.decays, dtype) for stack in by_network),
+            accumulators=tuple(
+                pf.init_accumulators(stack, self.config.decays, dtype) for stack in by_network
+            ),
             adam=tuple(AdamMoments(zeros(stack), zeros(stack)) for stack in by_adam),
         )
 
@@ -258,7 +264,8 @@ class Celo2:
             return [False] * len(named)
         paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
         return [
-            jnp.ndim(leaf) < c.adam_below_rank or (c.adam_paths is not None and bool(re.search(c.adam_paths, path)))
+            jnp.ndim(leaf) < c.adam_below_rank
+            or (c.adam_paths is not None and bool(re.search(c.adam_paths, path)))
             for path, (_, leaf) in zip(paths, named, strict=True)
         ]
 
@@ -269,7 +276,10 @@ class Celo2:
         leaves, treedef = jax.tree.flatten(params)
         gradients = jax.tree.leaves(grads)
         by_network, by_adam = self._plan(params)
-        layers = [DenseLayer(theta["network"][f"w{i}"], theta["network"][f"b{i}"]) for i in range(c.hidden_layers + 1)]
+        layers = [
+            DenseLayer(theta["network"][f"w{i}"], theta["network"][f"b{i}"])
+            for i in range(c.hidden_layers + 1)
+        ]
         rate = warmup_cosine(
             progress, num_steps, warmup_fraction=c.warmup_fraction, final_fraction=c.final_fraction
         )
@@ -285,7 +295,9 @@ class Celo2:
             updates.append(_finish(c, rate, direction, param, multiplier=c.adam_multiplier))
             moments.append(AdamMoments(*(store(x, jnp.dtype(c.state_dtype), progress) for x in new)))
         new_state = Celo2State(progress + 1, tuple(accumulators), tuple(moments))
-        return jax.tree.unflatten(treedef, st.unstack_leaves(by_network + by_adam, updates, leaves)), new_state
+        return jax.tree.unflatten(
+            treedef, st.unstack_leaves(by_network + by_adam, updates, leaves)
+        ), new_state
 
 
 def _stacked(stack: st.Stack, leaves: list[jax.Array]) -> jax.Array:

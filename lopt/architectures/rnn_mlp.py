@@ -23,7 +23,6 @@ of the step as in [2], see `lopt.features.sinusoids`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
@@ -42,14 +41,9 @@ from lopt.features import rolling as ro
 from lopt.features import rolling_clip as rc
 from lopt.features import stacks as st
 from lopt.features import tensor_statistics as ts
-from lopt.features.chunks import over_parameters
-from lopt.per_parameter_network import rms_scales
 from lopt.registry import lookup
+from lopt.rnn_mlp_rule import RuleSettings, steps_and_messages
 from lopt.types import PRNGKey, Scalar, Theta
-
-
-CHUNK_SIZE = 8192
-"""Parameters per piece: two hidden layers of that many are the size of a core's cache."""
 
 
 class RnnMlpState(NamedTuple):
@@ -145,6 +139,13 @@ class RnnMlpConfig(ArchitectureConfig):
         sizes = ts.summary_sizes(self.lstm_to_lstm_size, self.mlp_to_lstm_size)
         return sum(sizes[name] for name in self.summaries)
 
+    @property
+    def rule_settings(self) -> RuleSettings:
+        """Constants of the per-parameter rule."""
+        return RuleSettings(
+            self.features, self.normalizer_epsilon, self.feature_bound, self.step_mult, self.exp_mult
+        )
+
     def build(self) -> RnnMlp:
         """Returns the optimizer."""
         return RnnMlp(self)
@@ -237,7 +238,9 @@ def _init(config: RnnMlpConfig, theta: Theta, params: Any) -> RnnMlpState:
     tile = lambda x: jnp.tile(x.reshape(1, -1), (num_tensors, 1))  # noqa: E731
     return RnnMlpState(
         progress=jnp.zeros((), jnp.int32),
-        accumulators=tuple(pf.init_accumulators(stack, ro.rolling_decays(config.decays), dtype) for stack in stacks),
+        accumulators=tuple(
+            pf.init_accumulators(stack, ro.rolling_decays(config.decays), dtype) for stack in stacks
+        ),
         lstm=nn.LstmState(tile(theta["lstm_init"]["hidden"]), tile(theta["lstm_init"]["cell"])),
         from_lstm=jnp.asarray(theta["from_lstm_init"]),
         from_mlp=tile(theta["from_mlp_init"]),
@@ -305,7 +308,10 @@ def _update(
             param_norm=norms[s],
             from_lstm=st.rows_of(stack, to_mlp),
         )
-        step, message = _step(config, theta["network"], told, p[s], g[s], acc[s])
+        context = jnp.concatenate([ts.CONTEXT[name](told) for name in config.context], axis=1)
+        step, message = steps_and_messages(
+            stack, config.rule_settings, theta["network"], context, p[s], g[s], acc[s]
+        )
         updates.append(step)
         messages.append(message)
     dtype = jnp.dtype(config.state_dtype)
@@ -332,62 +338,7 @@ def _clip(
     if config.max_gradient is not None:
         bound = jnp.minimum(bound, config.max_gradient)
     clipped = [jnp.clip(x, -bound, bound) for x in grads]
-    squares = [jnp.mean(jnp.square(x), axis=stack.tensor_axes) for stack, x in zip(stacks, clipped, strict=True)]
+    squares = [
+        jnp.mean(jnp.square(x), axis=stack.tensor_axes) for stack, x in zip(stacks, clipped, strict=True)
+    ]
     return clipped, rc.update_rolling_clip(clip, jnp.mean(jnp.concatenate(squares)), settings)
-
-
-def _step(
-    config: RnnMlpConfig,
-    network: nn.Weights,
-    told: ts.ContextInputs,
-    param: jax.Array,
-    grad: jax.Array,
-    acc: pf.Accumulators,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the update of one stack, [k, *shape], and its tensors' messages to their LSTMs, [k, n].
-
-    A message is a mean of a linear layer's outputs, which is that layer's output for the mean: of the sixteen outputs
-    per parameter that it stands for, none is ever computed.
-    """
-    stack = told.stack
-    features = ro.rolling_features(config.features, param, grad, acc)
-    scales = rms_scales(stack, features, epsilon=config.normalizer_epsilon)
-    context = jnp.concatenate([ts.CONTEXT[name](told) for name in config.context], axis=1)
-    rows, last = config.num_features, len(config.mlp_hidden_sizes)
-    # The context is the same for all parameters of a tensor, so it enters the first layer as a bias per tensor.
-    bias = nn.linear({"w": network["w0"][rows:], "b": network["b0"]}, context)
-    weights = {**network, "w0": network["w0"][:rows], f"w{last}": network[f"w{last}"][:, :2], f"b{last}": network[f"b{last}"][:2]}
-    tensor_values = {"bias": bias, "scales": scales}
-    step, sums = over_parameters(
-        stack,
-        lambda values, arrays: _piece(config, weights, values, *arrays),
-        tensor_values,
-        (param, grad, acc),
-        chunk_size=CHUNK_SIZE,
-    )
-    to_lstm = {"w": network[f"w{last}"][:, 2:], "b": network[f"b{last}"][2:]}
-    return step, nn.linear(to_lstm, sums / math.prod(stack.shape))
-
-
-def _piece(
-    config: RnnMlpConfig,
-    weights: nn.Weights,
-    values: dict[str, jax.Array],
-    param: jax.Array,
-    grad: jax.Array,
-    acc: pf.Accumulators,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the updates of parameters [b, *dims] of b tensors, and the sums of their last hidden units, [b, n]."""
-    dims = tuple(range(1, param.ndim))
-    features = ro.rolling_features(config.features, param, grad, acc)
-    scaled = [f * jnp.expand_dims(values["scales"][:, i], dims) for i, f in enumerate(features)]
-    if config.feature_bound is not None:
-        scaled = [jnp.clip(0.5 * f, -config.feature_bound, config.feature_bound) for f in scaled]
-    bias = jnp.expand_dims(values["bias"].T, tuple(d + 1 for d in dims))
-    hidden = jax.nn.relu(nn.product_features_first(weights["w0"], jnp.stack(scaled)) + bias)
-    for i in range(1, len(config.mlp_hidden_sizes)):
-        hidden = jax.nn.relu(nn.linear_features_first({"w": weights[f"w{i}"], "b": weights[f"b{i}"]}, hidden))
-    last = len(config.mlp_hidden_sizes)
-    direction, magnitude = nn.linear_features_first({"w": weights[f"w{last}"], "b": weights[f"b{last}"]}, hidden)
-    step = -(direction * jnp.exp(config.exp_mult * magnitude)) * config.step_mult
-    return step, jnp.sum(hidden, axis=tuple(d + 1 for d in dims)).T

@@ -52,7 +52,9 @@ def learned_clip(theta: dict[str, jax.Array]) -> ClipSettings:
 
     Both are bounded: outside [−12, 0] the first is no decay, and e^±12 around 1 is any bound one may want.
     """
-    bounded = {name: jnp.clip(x, -12.0, 0.0 if name == "log_one_minus_decay" else 12.0) for name, x in theta.items()}
+    bounded = {
+        name: jnp.clip(x, -12.0, 0.0 if name == "log_one_minus_decay" else 12.0) for name, x in theta.items()
+    }
     return ClipSettings(1.0 - jnp.exp(bounded["log_one_minus_decay"]), jnp.exp(bounded["log_multiplier"]))
 
 

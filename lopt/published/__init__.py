@@ -15,7 +15,6 @@ is as published (`VeloConfig.released` and its like).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -32,7 +31,7 @@ from lopt.types import Theta
 
 __all__ = ["PublishedArchitecture", "PublishedFileError", "load", "save"]
 
-PublishedArchitecture = Literal["adafactor_mlp", "rnn_mlp", "velo"]
+PublishedArchitecture = Literal["adafactor_mlp", "celo2", "rnn_mlp", "velo"]
 
 
 def load(
@@ -47,7 +46,8 @@ def load(
     was written before 2022. Arrays in half precision are widened; float64 is rounded, as the releases do.
 
     A file does not say with which settings it is to be used. Where they are not the published ones, change them:
-    `derive(config, loss_horizon=10)` for VeLO checkpoints from before the loss features knew the number of steps.
+    `derive(config, loss_horizon=10)` for VeLO checkpoints from before the loss features knew the number of steps,
+    `derive(config, variant="orthogonalized")` for Celo2, which is loaded as Celo2-base.
 
     Args:
       path: A local file. It may come from anywhere: nothing in it is executed.
@@ -80,8 +80,8 @@ def save(
 
         lopt.published.save("theta.state", config, theta)
 
-    The arrays that VeLO's files carry and nothing reads are written as zeros where theta has none. A file appears
-    whole or not at all; one that is there already stays as it is until then.
+    What VeLO's and Celo2's files carry though nothing reads it (a layer, two outputs) is written as zeros where
+    theta hasn't got it. A file appears whole or not at all; one that is there already stays as it is until then.
 
     Args:
       path: A local file in a folder that exists.
@@ -105,9 +105,12 @@ def save(
     _require_published_settings(config, table)
     _require_theta(config, theta)
     published = derive(config, **table.carried)
-    arrays = fitting.published_from_theta(published, _with_carried(theta, fitting.template(published)))
+    arrays = fitting.published_from_theta(published, _filled_up(theta, fitting.template(published)))
     shapes = fitting.shapes_of({"/".join(name): array for name, array in arrays.items()})
-    fitting.fit(config.architecture, shapes)
+    try:
+        fitting.fit(config.architecture, shapes)
+    except PublishedFileError as error:
+        raise ValueError(f"the file to be written could not be read again: it {error}") from error
     record = {"gen_id": gen_id, "step": step} if table.is_record else {"gen_id": None, "step": None}
     files.replace_file(file, msgpack_format.encode(arrays, **record))
 
@@ -119,6 +122,12 @@ def _require_published_settings(config: ArchitectureConfig, table: Table) -> Non
         f"`{field}` must be {wanted[field]!r}, got {value!r}"
         for field, value in config.model_dump().items()
         if field not in free and value != wanted[field]
+    ]
+    values = {field: getattr(config, field) for field in table.carried}
+    wrong += [
+        f"`{field}` must be at most {most}, got {values[field]}"
+        for field, most in table.carried.items()
+        if values[field] > most
     ]
     if wrong:
         raise ValueError(
@@ -143,12 +152,21 @@ def _require_theta(config: ArchitectureConfig, theta: Theta) -> None:
         )
 
 
-def _with_carried(theta: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns theta with zeros for the groups of arrays that only the template has."""
-    zeros = {name: part for name, part in template.items() if name not in theta}
-    return {**theta, **jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), zeros)}
+def _filled_up(theta: Theta, template: Theta) -> Theta:
+    """Returns theta in the template's shapes, which are nowhere smaller, with zeros for what it hasn't got."""
+    found = _by_name(theta)
+
+    def fill(path: Any, leaf: Any) -> np.ndarray:
+        array = np.asarray(found.get(_name(path), np.zeros([0] * len(leaf.shape), np.float32)))
+        return np.pad(array, [(0, want - have) for want, have in zip(leaf.shape, array.shape, strict=True)])
+
+    return jax.tree_util.tree_map_with_path(fill, template)
 
 
 def _by_name(theta: Theta) -> dict[str, Any]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(theta)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -121,7 +121,7 @@ def _unpack(data: bytes) -> Any:
         if "incomplete" in str(error):
             raise PublishedFileError(f"ends early, after {len(data)} bytes: copy it again") from error
         raise PublishedFileError(
-            f"is not a published file ({error or type(error).__name__}); {begins}"
+            f"is not a published file ({str(error) or type(error).__name__}); {begins}"
         ) from error
 
 
@@ -200,7 +200,9 @@ def _array(value: msgpack.ExtType, dtypes: Mapping[str, Any]) -> np.ndarray:
     try:
         content = msgpack.unpackb(value.data, raw=True, max_array_len=MAX_RANK, max_map_len=0)
     except (ValueError, msgpack.UnpackException) as error:
-        raise PublishedFileError(f"is not readable as an array ({error or type(error).__name__})") from error
+        raise PublishedFileError(
+            f"is not readable as an array ({str(error) or type(error).__name__})"
+        ) from error
     if not (
         isinstance(content, list)
         and len(content) == 3

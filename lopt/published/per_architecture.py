@@ -9,17 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
+from lopt.architectures.celo2 import Celo2Config
 from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 from lopt.features import published as pf
-from lopt.published.tables import Entry, Shapes, Table, count_hidden, entry, hidden_sizes, linear
+from lopt.published.tables import Entry, Path, Shapes, Table, count_hidden, entry, hidden_sizes, linear
 
 BANK = ("ff_mod_stack", "~")
 
 
 def _velo(config: VeloConfig) -> list[Entry]:
-    sizes = pf.feature_sizes(pf.Decays())
-    rows = tuple(sizes[name] for name in config.features)
     return [
         entry("lstm_init/hidden", "lstm_init_state", "hidden"),
         entry("lstm_init/cell", "lstm_init_state", "cell"),
@@ -29,15 +28,29 @@ def _velo(config: VeloConfig) -> list[Entry]:
         *linear("lstm", "rnn_params", "rnn/linear"),
         *linear("controls", "rnn_params", "rnn_to_controls"),
         *linear("step_scalar", "rnn_params", "step_size"),
-        *feature_grouped_mlp("bank", rows, BANK),
+        *_grouped_mlp("bank", BANK, _group_sizes(config.features, pf.Decays()), hidden_layers=2),
     ]
 
 
-def feature_grouped_mlp(ours: str, rows: tuple[int, ...], published: tuple[str, ...]) -> list[Entry]:
-    """Returns the entries of three layers, of which the first has one published array per group of features."""
+def _celo2(config: Celo2Config) -> list[Entry]:
+    rows = _group_sizes(config.features, config.decays)
+    return _grouped_mlp("network", BANK, rows, hidden_layers=config.hidden_layers)
+
+
+def _celo2_layers(shapes: Shapes) -> dict[str, Any]:
+    return {"hidden_layers": count_hidden(shapes, "ff_mod_stack/~/w{}", "ff_mod_stack/~/b{}")}
+
+
+def _group_sizes(features: tuple[str, ...], decays: pf.Decays) -> tuple[int, ...]:
+    sizes = pf.feature_sizes(decays)
+    return tuple(sizes[name] for name in features)
+
+
+def _grouped_mlp(ours: str, published: Path, rows: tuple[int, ...], *, hidden_layers: int) -> list[Entry]:
+    """Returns the entries of a network of which the first layer has one published array per group of features."""
     first = tuple((*published, f"w0__{i}") for i in range(len(rows)))
-    others = [entry(f"{ours}/{name}", *published, name) for name in ("b0", "w1", "b1", "w2", "b2")]
-    return [Entry((*ours.split("/"), "w0"), first, rows), *others]
+    others = [f"{kind}{i}" for i in range(hidden_layers + 1) for kind in ("w", "b")][1:]
+    return [Entry((ours, "w0"), first, rows), *[entry(f"{ours}/{name}", *published, name) for name in others]]
 
 
 def _adafactor_mlp(config: AdafactorMlpConfig) -> list[Entry]:
@@ -82,6 +95,36 @@ TABLES: dict[str, Table] = {
         entries=_adafactor_mlp,
         axes={"hidden_size": (("nn/~/b0", 0), ("nn/~/w0", 1), ("nn/~/w1", 0))},
         layers=_adafactor_mlp_layers,
+    ),
+    "celo2": Table(
+        released=Celo2Config.released,
+        entries=_celo2,
+        axes={
+            "hidden_size": (
+                ("ff_mod_stack/~/b0", 0),
+                ("ff_mod_stack/~/w0__0", 1),
+                ("ff_mod_stack/~/w0__1", 1),
+                ("ff_mod_stack/~/w1", 0),
+            )
+        },
+        layers=_celo2_layers,
+        is_record=False,
+        carried={"output_units": 3},
+        not_in_file=(
+            "variant",
+            "output",
+            "learning_rate",
+            "warmup_fraction",
+            "final_fraction",
+            "weight_decay",
+            "adam_below_rank",
+            "adam_paths",
+            "adam_multiplier",
+            "adam_decays",
+            "adam_epsilon",
+            "adam_debiased",
+            "state_dtype",
+        ),
     ),
     "rnn_mlp": Table(
         released=RnnMlpConfig.released,

@@ -42,7 +42,7 @@ class Table(NamedTuple):
     is_record: bool = True
     """Whether the arrays come in a record with `gen_id` and `step`."""
     carried: Mapping[str, Any] = {}
-    """Fields that every published file implies; arrays that they add to theta are written as zeros, see `save`."""
+    """Fields that only add arrays which nothing reads: where a configuration has less, `save` writes zeros."""
     not_in_file: tuple[str, ...] = ("state_dtype",)
     """Fields that are a choice of whoever uses the weights."""
 

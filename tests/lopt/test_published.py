@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_runs import assert_follows, read_arrays, run
+from golden_runs import assert_follows, leaves, read_arrays, run
 
 from lopt import UnknownNameError, derive, published
 from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
+from lopt.architectures.celo2 import Celo2Config
 from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.pacer import PacerConfig
 from lopt.architectures.rnn_mlp import RnnMlpConfig
@@ -25,6 +26,7 @@ from lopt.published.per_architecture import TABLES
 
 GOLDEN = {
     "adafactor_mlp": "b_adafac_mlp",
+    "celo2": "c_celo2_orth",
     "rnn_mlp": "b_rnn_mlp",
     "velo": "a_velo_h32_p8",
 }
@@ -34,6 +36,9 @@ CONFIGS: list[ArchitectureConfig] = [
     AdafactorMlpConfig.released(),
     AdafactorMlpConfig.released(hidden_size=16, hidden_layers=1),
     AdafactorMlpConfig.released(hidden_size=3, hidden_layers=8),
+    Celo2Config.released(),
+    Celo2Config.released(hidden_size=3, hidden_layers=4),
+    Celo2Config.released(hidden_size=16, hidden_layers=1),
     RnnMlpConfig.released(),
     RnnMlpConfig.released(
         lstm_hidden_size=5,
@@ -89,7 +94,7 @@ def theta_file(architecture: str) -> str:
     return f"{GOLDEN[architecture].removesuffix('_orth')}.theta.msgpack"
 
 
-@pytest.mark.parametrize("architecture", GOLDEN)
+@pytest.mark.parametrize("architecture", sorted({*GOLDEN} - {"celo2"}))
 def test_loaded_file_follows_the_golden_run(golden: Path, architecture: Any) -> None:
     config, theta = published.load(golden / theta_file(architecture), architecture=architecture)
     arrays = read_arrays(golden, f"{GOLDEN[architecture]}.npz")
@@ -101,6 +106,18 @@ def test_loaded_file_follows_the_golden_run_with_other_settings(golden: Path) ->
     arrays = read_arrays(golden, "b_adafac_mlp_bigstep.npz")
     learned = derive(config, step_mult=0.1, exp_mult=0.1).build()
     assert_follows(run(learned.transform(theta, num_steps=50), arrays), arrays)
+
+
+@pytest.mark.parametrize(("name", "variant"), [("base", "normalized"), ("orth", "orthogonalized")])
+def test_loaded_celo2_follows_the_golden_run_in_both_variants(golden: Path, name: str, variant: str) -> None:
+    config, theta = published.load(golden / theta_file("celo2"), architecture="celo2")
+    arrays = read_arrays(golden, f"c_celo2_{name}.npz")
+    optimizer = derive(config, variant=variant).build().transform(theta, num_steps=50)
+    path = run(optimizer, arrays, scale=-0.01)
+    assert_follows(path, arrays)
+    for leaf, wanted in leaves(arrays, "update").items():
+        first = (np.asarray(path[0][leaf]) - np.asarray(path[1][leaf])) / 0.01
+        np.testing.assert_allclose(first, wanted[0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", GOLDEN)
@@ -140,7 +157,7 @@ def test_every_array_of_theta_has_its_own_place(config: Any) -> None:
 
 def test_published_velo_has_the_papers_sizes(tmp_path: Path) -> None:
     config = VeloConfig.released()
-    theta = config.build().init_theta(jax.random.key(0))
+    theta = some_theta(config)
     published.save(tmp_path / "theta", config, theta, gen_id="final", step=1_000_000)
     again, _ = published.load(tmp_path / "theta", architecture="velo")
     assert again == VeloConfig(lstm_hidden_size=512, mlp_bank_size=256, dead_mixing_layer=True)
@@ -231,6 +248,7 @@ def test_dead_layer_is_kept_and_read_by_nothing(tmp_path: Path) -> None:
     loaded = jax.tree.map(lambda x: jnp.clip(x, -1, 1), loaded)
     params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
 
+    @jax.jit
     def step(theta: Any) -> Any:
         optimizer = config.build().transform(theta, num_steps=10)
         return optimizer.update(params, optimizer.init(params), params, value=jnp.float32(1.0))
@@ -251,18 +269,33 @@ def test_weights_trained_here_travel_without_a_dead_layer(tmp_path: Path) -> Non
     assert_same_bits(loaded, theta)
 
 
+def test_celo2_trained_here_travels_with_one_output(tmp_path: Path) -> None:
+    config = Celo2Config(without_gradient="step", variant="orthogonalized", learning_rate=0.1)
+    theta = some_theta(config)
+    published.save(tmp_path / "theta", config, theta)
+    again, loaded = published.load(tmp_path / "theta", architecture="celo2")
+    assert again == Celo2Config.released()
+    last = {name: loaded["network"].pop(name) for name in ("w2", "b2")}
+    for name, array in last.items():
+        assert_same_bits(array[..., :1], theta["network"].pop(name))
+        assert not np.any(array[..., 1:])
+    assert_same_bits(loaded, theta)
+
+
 @pytest.mark.parametrize(
     ("config", "fields"),
     [
         (VeloConfig.released(step_mult=0.01), ["`step_mult` must be 0.001, got 0.01"]),
         (AdafactorMlpConfig(), ["`max_gradient` must be None", "`min_momentum_decay` must be None, got 0.0"]),
+        (Celo2Config(), ["`without_gradient` must be 'step', got 'stay'"]),
+        (Celo2Config.released(output_units=4), ["`output_units` must be at most 3, got 4"]),
         (RnnMlpConfig(), ["`learned_clip` must be False", "`train_loss_decay` must be 0.9, got 0.95"]),
         (
             derive(SMALL_VELO, features=tuple(reversed(SMALL_VELO.features))),
             ["`features` must be ('gradient', "],
         ),
     ],
-    ids=["multiplier", "corrected", "learned clip", "order of features"],
+    ids=["multiplier", "corrected", "still", "outputs", "learned clip", "order of features"],
 )
 def test_settings_that_a_file_cannot_hold_are_refused(tmp_path: Path, config: Any, fields: list[str]) -> None:
     with pytest.raises(ValueError, match="holds weights alone") as error:
