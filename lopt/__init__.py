@@ -5,18 +5,27 @@
     state = opt.init(params)
     updates, state = opt.update(grads, state, params, value=loss)   # an optax transformation
 
-This package imports JAX, optax and pydantic; it does no I/O of its own. What `load` needs from a disk it asks a
-registered resolver for (see `lopt.loading`).
+This package imports JAX, optax and pydantic. What `load` needs from a registry it asks a registered resolver for
+(see `lopt.loading`); the only files it reads itself are weights (`lopt.shipped`, `lopt.published`).
 """
 
 from __future__ import annotations
 
+from lopt import published, shipped
 from lopt.architectures import ARCHITECTURES
 from lopt.baselines import BASELINES, LEARNING_RATE_GRID
+from lopt.binding import bind, rebind
 from lopt.config import FrozenConfig, derive
+from lopt.continuation import continue_run
 from lopt.estimators import ESTIMATORS
+from lopt.gradient_location import gradient_params
+from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
+from lopt.layerwise import scan_over_layers
 from lopt.loading import load, load_theta
+from lopt.monitoring import readings, step_size_monitor
 from lopt.registry import UnknownNameError
+from lopt.schedule_player import HyperparameterSchedule, export_schedule, play_schedule
+from lopt.sharding import init_sharded, keep_sharded, state_sharding
 from lopt.types import (
     LearnedOptimizer,
     MetaGradient,
@@ -32,6 +41,7 @@ __all__ = [
     "ESTIMATORS",
     "LEARNING_RATE_GRID",
     "FrozenConfig",
+    "HyperparameterSchedule",
     "LearnedOptimizer",
     "MetaGradient",
     "MetaGradientEstimator",
@@ -39,7 +49,24 @@ __all__ = [
     "TaskFamily",
     "TaskState",
     "UnknownNameError",
+    "accumulate_above",
+    "bind",
+    "continue_run",
     "derive",
+    "export_schedule",
+    "gradient_params",
+    "init_sharded",
+    "keep_sharded",
+    "l2_weight_decay",
     "load",
     "load_theta",
+    "play_schedule",
+    "published",
+    "readings",
+    "rebind",
+    "scan_over_layers",
+    "shipped",
+    "skip_non_finite",
+    "state_sharding",
+    "step_size_monitor",
 ]

@@ -21,7 +21,6 @@ import optax
 
 from lopt.types import LearnedOptimizer, Scalar, Theta
 
-
 T = TypeVar("T")
 
 

@@ -130,7 +130,7 @@ def _clip_straight_through(x: jax.Array, bound: float) -> jax.Array:
 
 
 def _sums(x: jax.Array) -> jax.Array:
-    """Returns the sums of [features, b, *dims] over dims, as [b, features]: a product with ones, which vectorises."""
+    """Returns the sums of [features, b, *dims] over dims, [b, features]: a product with ones, which vectorises."""
     axes = tuple(range(2, x.ndim))
     return jnp.tensordot(x, jnp.ones(x.shape[2:], jnp.float32), axes=(axes, tuple(range(x.ndim - 2)))).T
 

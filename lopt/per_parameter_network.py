@@ -112,18 +112,29 @@ def _coefficient(stack: Stack, value: jax.Array) -> jax.Array:
 
 
 def wide_mlp(
-    stack: Stack, layers: Sequence[DenseLayer], features: Features, *, scales: jax.Array | None = None
+    layers: Sequence[DenseLayer], features: Features, *, scales: jax.Array | None = None
 ) -> list[jax.Array]:
-    """Returns the same network as `narrow_mlp` by matrix products, features first; weights shared by all tensors.
+    """Returns the same network as `narrow_mlp` by matrix products with the features in front; one for all tensors.
 
-    Costs memory for the inputs and one hidden layer per parameter.
+    Its intermediates, inputs and a hidden layer, are arrays of their own: call it on pieces of a stack that stay in
+    cache (`lopt.features.chunks`), and compute the features there too.
+
+    Args:
+      layers: At least one. Weights are shared, [in, out]; a bias is shared, [out], or per tensor, [b, out].
+      features: Arrays [b, *dims] of one shape, b tensors or parts of them. What is the same for all of a tensor's
+        parameters belongs in the first layer's bias.
+      scales: Multiplied into each feature, [b, num_features]; None for ones.
+
+    Returns:
+      One array [b, *dims] per output unit.
     """
-    full = (stack.num_tensors, *stack.shape)
-    scale = lambda i: _coefficient(stack, scales[:, i]) if scales is not None else 1.0  # noqa: E731
-    scaled = [f * scale(i) for i, f in enumerate(features)]
-    x = jnp.stack([jnp.broadcast_to(f, full).reshape(-1) for f in scaled])
+    dims = tuple(range(1, features[0].ndim))
+    if scales is not None:
+        features = [f * jnp.expand_dims(scales[:, i], dims) for i, f in enumerate(features)]
+    x = jnp.stack(features)
     for i, layer in enumerate(layers):
-        x = layer.weight.T @ x + layer.bias[:, None]
+        bias = jnp.moveaxis(layer.bias.reshape((-1, layer.bias.shape[-1])), -1, 0)
+        x = jnp.tensordot(layer.weight, x, axes=((0,), (0,))) + bias.reshape(bias.shape + (1,) * len(dims))
         if i < len(layers) - 1:
             x = jax.nn.relu(x)
-    return [row.reshape(full) for row in x]
+    return [x[i] for i in range(x.shape[0])]

@@ -1,9 +1,9 @@
-"""What `rnn_mlp` computes for one stack of tensors: its per-parameter network's steps, and its messages to the LSTMs.
+"""What `rnn_mlp` computes for one stack of tensors: the per-parameter network's steps and messages to the LSTMs.
 
 The network is 23 → 32 → 32 → 2 for each parameter. What it is told about the tensor is the same for all of its
-parameters and enters the first layer as a bias per tensor. The message is the mean of sixteen more outputs; the mean
-of a linear layer's outputs is its output for the mean, so only the last hidden layer is averaged and none of the
-sixteen is computed for any parameter.
+parameters and enters the first layer as a bias per tensor. The message is the mean of sixteen more outputs; the
+mean of a linear layer's outputs is its output for the mean, so only the last hidden layer is averaged and none of
+the sixteen is computed for any parameter.
 
 [1] Metz et al. 2020, "Tasks, stability, architecture, and compute", App. C (`compute_update_and_next_state`).
 """
@@ -53,6 +53,7 @@ def steps_and_messages(
     param: jax.Array,
     grad: jax.Array,
     acc: pf.Accumulators,
+    progress: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the updates of a stack, [k, *shape], and the message of each of its tensors, [k, n].
 
@@ -65,6 +66,7 @@ def steps_and_messages(
       param: [k, *shape], like the next.
       grad: The gradient as the accumulators saw it.
       acc: The accumulators, brought forward by it.
+      progress: The run's step counter, scalar: never negative.
     """
     features = rolling_features(settings.features, param, grad, acc)
     scales = rms_scales(stack, features, epsilon=settings.epsilon)
@@ -85,13 +87,13 @@ def steps_and_messages(
         layers = [_Layer(w, b) for w, b in zip(weights, biases, strict=True)]
         return _piece(settings, layers, _inputs(settings, values["scales"], *arrays))
 
-    steps, sums = over_parameters(
-        stack,
-        piece,
-        {"bias": nn.linear(of_context, context), "scales": scales},
-        (param, grad, acc),
-        chunk_size=CHUNK_SIZE,
-    )
+    def whole() -> _Piece:
+        values = {"bias": nn.linear(of_context, context), "scales": scales}
+        return over_parameters(stack, piece, values, (param, grad, acc), chunk_size=CHUNK_SIZE)
+
+    # A border, as in `lopt.features.compiled_once`: without it the accumulators are computed a second time, cut up.
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(whole))
+    steps, sums = jax.lax.cond(progress >= 0, whole, lambda: nothing)
     of_message = {"w": network[f"w{last}"][:, 2:], "b": network[f"b{last}"][2:]}
     return steps, nn.linear(of_message, sums / math.prod(stack.shape))
 
@@ -112,7 +114,7 @@ def _inputs(
 
 
 def _piece(settings: RuleSettings, layers: list[_Layer], x: jax.Array) -> _Piece:
-    """Returns the updates, [b, *dims], and the sums of the last hidden layer over each tensor's share, [b, hidden]."""
+    """Returns the updates, [b, *dims], and the sums of the last hidden layer over these parameters, [b, hidden]."""
     dims = tuple(range(2, x.ndim))
     affine = lambda layer, x: jnp.tensordot(layer.weight, x, axes=1) + jnp.expand_dims(layer.bias, dims)  # noqa: E731
     for layer in layers[:-1]:

@@ -12,6 +12,7 @@ from lopt.architectures.learnable_adam import LearnableAdamConfig
 from lopt.architectures.learnable_sgd import LearnableSgdConfig
 from lopt.architectures.learnable_sgdm import LearnableSgdmConfig
 from lopt.architectures.pacer import PacerConfig
+from lopt.architectures.per_parameter_mlp import PerParameterMlpConfig
 from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 
@@ -25,6 +26,7 @@ ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
     "learnable_sgd": LearnableSgdConfig,
     "learnable_sgdm": LearnableSgdmConfig,
     "pacer": PacerConfig,
+    "per_parameter_mlp": PerParameterMlpConfig,
     "rnn_mlp": RnnMlpConfig,
     "velo": VeloConfig,
 }

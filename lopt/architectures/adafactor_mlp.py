@@ -36,7 +36,9 @@ from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
 from lopt.registry import lookup
 from lopt.types import PRNGKey, Scalar, Theta
 
-FEATURES = tuple(name for name in pf.PUBLISHED_FEATURES if name not in ("clipped_gradient", "normalized_gradient"))
+FEATURES = tuple(
+    name for name in pf.PUBLISHED_FEATURES if name not in ("clipped_gradient", "normalized_gradient")
+)
 """Feature groups of the published network, in its order; VeLO added the two others."""
 NORMALIZER_EPSILON = 1e-5
 VECTOR_MOMENTUM_EPSILON = 1e-6
@@ -211,7 +213,9 @@ def _layers(config: AdafactorMlpConfig, network: nn.Weights, progress: jax.Array
     time = tanh_iteration(progress, config.iteration_timescales)
     num_features = network["w0"].shape[0] - time.shape[0]
     first = DenseLayer(network["w0"][:num_features], network["b0"] + time @ network["w0"][num_features:])
-    return [first] + [DenseLayer(network[f"w{i}"], network[f"b{i}"]) for i in range(1, config.hidden_layers + 1)]
+    return [first] + [
+        DenseLayer(network[f"w{i}"], network[f"b{i}"]) for i in range(1, config.hidden_layers + 1)
+    ]
 
 
 def _step(

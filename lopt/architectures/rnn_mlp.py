@@ -1,9 +1,9 @@
 """`rnn_mlp`: an LSTM per tensor and a small network per parameter that send each other messages.
 
 The LSTM sees statistics of its tensor, the training and validation loss, and two messages: the mean answer of all
-tensors' LSTMs at the last step, and the mean answer of its tensor's per-parameter networks. It sends a message to the
-per-parameter network, which is the same everywhere and turns 23 features of a parameter and 31 numbers about its
-tensor into a direction, a log magnitude and the message back:
+tensors' LSTMs at the last step, and the mean answer of its tensor's per-parameter networks. It sends a message to
+the per-parameter network, which is the same everywhere and turns 23 features of a parameter and 31 numbers about
+its tensor into a direction, a log magnitude and the message back:
 
     Δp = − 0.001 · direction · exp(0.001 · magnitude)
 
@@ -17,8 +17,8 @@ steps.
     [1]: it clips gradients with fixed constants, does not clip the normalised features (and has 1e-5 under their
     root), swaps the memories of the two losses, and counts a validation loss as a step.
 Deviations from both: a loss that is not finite counts as none, and gradients are bounded by `max_gradient`, beyond
-which float32 does not hold the squares of their second moments (`released()` has no such bound). From [1]: sinusoids
-of the step as in [2], see `lopt.features.sinusoids`.
+which float32 does not hold the sums of squares of their second moments (`released()` has no such bound). From [1]:
+sinusoids of the step as in [2], see `lopt.features.sinusoids`.
 """
 
 from __future__ import annotations
@@ -170,9 +170,11 @@ class RnnMlp:
     def init_theta(self, key: PRNGKey) -> Theta:
         """Returns initial theta: 36 676 numbers at the default sizes.
 
-        Everything a run starts with is in it (`lstm_init` and the two messages); `lstm`'s rows are the summaries, then
-        the hidden state; the rows of `network`'s `w0` are the features, then the context; its outputs are direction,
-        magnitude and the message to the LSTM.
+        What a run starts with is in it: `lstm_init` {hidden, cell} [1, lstm_hidden_size] and the first messages
+        `from_lstm_init`, `from_mlp_init`. The rows of `lstm` are the summaries, then the hidden state; `lstm_to_lstm`
+        and `lstm_to_mlp` read its output. The rows of `network`'s `w0` are the features, then the context; its
+        outputs are direction, magnitude and the message to the LSTM. `clip` has log_one_minus_decay and
+        log_multiplier, scalars; it is absent without `learned_clip`.
         """
         c = self.config
         keys = jax.random.split(key, 6)
@@ -200,9 +202,9 @@ class RnnMlp:
         """Returns the optax transformation that `theta` defines.
 
         Its `update` needs `params` and the keyword `value`, the loss at `params`. It takes a validation loss at
-        `params` as `valid_value`: a scalar, None or not finite where there is none at this step. Before the first one
-        the LSTM is told a validation loss of zero. Extra keywords are ignored. The network does not read `num_steps`;
-        it is checked all the same, so that optimizers can be exchanged.
+        `params` as `valid_value`: a scalar; None or not finite where there is none at this step. Before the first
+        one the LSTM is told a validation loss of zero. Extra keywords are ignored. The network does not read
+        `num_steps`; it is checked all the same, so that optimizers can be exchanged.
         """
         horizon(num_steps)
 
@@ -310,7 +312,7 @@ def _update(
         )
         context = jnp.concatenate([ts.CONTEXT[name](told) for name in config.context], axis=1)
         step, message = steps_and_messages(
-            stack, config.rule_settings, theta["network"], context, p[s], g[s], acc[s]
+            stack, config.rule_settings, theta["network"], context, p[s], g[s], acc[s], state.progress
         )
         updates.append(step)
         messages.append(message)

@@ -1,8 +1,8 @@
 """A bound on gradients that follows their size: `multiplier` times the average of their root mean square.
 
-The average is that of the *clipped* gradients, so that once it has settled a spike of any size raises the bound by a
-tenth at most, while a lasting change of scale is followed within some tens of steps. It starts with one observation
-of size 1.
+The average is that of the *clipped* gradients, so that once it has settled a spike of any size raises the bound by
+a tenth at most, while a lasting change of scale is followed within some tens of steps. It starts with one
+observation of size 1.
 
 [1] Metz et al. 2020, App. C.2.3 ("RollingClipState"); decay and multiplier are meta-learned, as logarithms so that
     they move on the scale of network weights.

@@ -31,7 +31,7 @@ from lopt.types import Theta
 
 __all__ = ["PublishedArchitecture", "PublishedFileError", "load", "save"]
 
-PublishedArchitecture = Literal["adafactor_mlp", "celo2", "rnn_mlp", "velo"]
+PublishedArchitecture = Literal["adafactor_mlp", "celo2", "per_parameter_mlp", "rnn_mlp", "velo"]
 
 
 def load(

@@ -10,6 +10,7 @@ from typing import Any
 
 from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
 from lopt.architectures.celo2 import Celo2Config
+from lopt.architectures.per_parameter_mlp import PerParameterMlpConfig
 from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 from lopt.features import published as pf
@@ -65,6 +66,15 @@ def _adafactor_mlp(config: AdafactorMlpConfig) -> list[Entry]:
 
 def _adafactor_mlp_layers(shapes: Shapes) -> dict[str, Any]:
     return {"hidden_layers": count_hidden(shapes, "nn/~/w{}", "nn/~/b{}")}
+
+
+def _per_parameter_mlp(config: PerParameterMlpConfig) -> list[Entry]:
+    layers = range(config.hidden_layers + 1)
+    return [entry(f"{kind}{i}", f"mlp/~/linear_{i}", kind) for i in layers for kind in ("w", "b")]
+
+
+def _per_parameter_mlp_layers(shapes: Shapes) -> dict[str, Any]:
+    return {"hidden_layers": count_hidden(shapes, "mlp/~/linear_{}/w", "mlp/~/linear_{}/b")}
 
 
 def _rnn_mlp(config: RnnMlpConfig) -> list[Entry]:
@@ -125,6 +135,12 @@ TABLES: dict[str, Table] = {
             "adam_debiased",
             "state_dtype",
         ),
+    ),
+    "per_parameter_mlp": Table(
+        released=PerParameterMlpConfig.released,
+        entries=_per_parameter_mlp,
+        axes={"hidden_size": (("mlp/~/linear_0/b", 0), ("mlp/~/linear_0/w", 1), ("mlp/~/linear_1/w", 0))},
+        layers=_per_parameter_mlp_layers,
     ),
     "rnn_mlp": Table(
         released=RnnMlpConfig.released,

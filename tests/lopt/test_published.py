@@ -19,6 +19,7 @@ from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
 from lopt.architectures.celo2 import Celo2Config
 from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.pacer import PacerConfig
+from lopt.architectures.per_parameter_mlp import PerParameterMlpConfig
 from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 from lopt.published import msgpack_format
@@ -27,6 +28,7 @@ from lopt.published.per_architecture import TABLES
 GOLDEN = {
     "adafactor_mlp": "b_adafac_mlp",
     "celo2": "c_celo2_orth",
+    "per_parameter_mlp": "b_mlp",
     "rnn_mlp": "b_rnn_mlp",
     "velo": "a_velo_h32_p8",
 }
@@ -39,6 +41,9 @@ CONFIGS: list[ArchitectureConfig] = [
     Celo2Config.released(),
     Celo2Config.released(hidden_size=3, hidden_layers=4),
     Celo2Config.released(hidden_size=16, hidden_layers=1),
+    PerParameterMlpConfig.released(),
+    PerParameterMlpConfig.released(hidden_size=5, hidden_layers=1),
+    PerParameterMlpConfig.released(hidden_size=64, hidden_layers=8),
     RnnMlpConfig.released(),
     RnnMlpConfig.released(
         lstm_hidden_size=5,
@@ -289,13 +294,14 @@ def test_celo2_trained_here_travels_with_one_output(tmp_path: Path) -> None:
         (AdafactorMlpConfig(), ["`max_gradient` must be None", "`min_momentum_decay` must be None, got 0.0"]),
         (Celo2Config(), ["`without_gradient` must be 'step', got 'stay'"]),
         (Celo2Config.released(output_units=4), ["`output_units` must be at most 3, got 4"]),
+        (PerParameterMlpConfig(), ["`features` must be ('gradient', 'param', 'momentum')", "`decays` must"]),
         (RnnMlpConfig(), ["`learned_clip` must be False", "`train_loss_decay` must be 0.9, got 0.95"]),
         (
             derive(SMALL_VELO, features=tuple(reversed(SMALL_VELO.features))),
             ["`features` must be ('gradient', "],
         ),
     ],
-    ids=["multiplier", "corrected", "still", "outputs", "learned clip", "order of features"],
+    ids=["multiplier", "corrected", "still", "outputs", "paper", "learned clip", "order of features"],
 )
 def test_settings_that_a_file_cannot_hold_are_refused(tmp_path: Path, config: Any, fields: list[str]) -> None:
     with pytest.raises(ValueError, match="holds weights alone") as error:

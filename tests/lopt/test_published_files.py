@@ -18,6 +18,7 @@ import pytest
 from lopt import published
 from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
 from lopt.architectures.celo2 import Celo2Config
+from lopt.architectures.per_parameter_mlp import PerParameterMlpConfig
 from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
 from lopt.published import PublishedFileError, msgpack_format
@@ -117,6 +118,7 @@ def test_a_missing_layer_is_no_end_of_the_network(tmp_path: Path) -> None:
         (VELO, "adafactor_mlp"),
         (ADAFACTOR, "rnn_mlp"),
         (RnnMlpConfig.released(), "velo"),
+        (PerParameterMlpConfig.released(hidden_size=7), "rnn_mlp"),
     ],
 )
 def test_a_file_of_another_architecture_says_of_which(tmp_path: Path, held: Any, asked: Any) -> None:
