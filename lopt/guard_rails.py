@@ -64,10 +64,8 @@ def skip_non_finite(
         tensor_ok = jax.tree.map(_is_finite, mark_leaves(stacked, grads), grads)
         clean = jax.tree.map(_zero_unless, tensor_ok, grads)
         updates, inner_state = wrapped.update(clean, state.inner, params, **extra_args)
-        updates = jax.tree.map(
-            lambda ok, u: jnp.where(ok & loss_ok, u, jnp.zeros_like(u)), tensor_ok, updates
-        )
-        lost = sum(((~ok).astype(jnp.int32) for ok in jax.tree.leaves(tensor_ok)), jnp.int32(0))
+        updates = jax.tree.map(lambda ok, u: _zero_unless(ok & loss_ok, u), tensor_ok, updates)
+        lost = sum((jnp.sum(~ok, dtype=jnp.int32) for ok in jax.tree.leaves(tensor_ok)), jnp.int32(0))
         return updates, SkipNonFiniteState(
             inner=_keep_unless(loss_ok, inner_state, state.inner),
             num_skipped_updates=state.num_skipped_updates + (~loss_ok).astype(jnp.int32),

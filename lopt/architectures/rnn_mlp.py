@@ -171,10 +171,10 @@ class RnnMlp:
         """Returns initial theta: 36 676 numbers at the default sizes.
 
         What a run starts with is in it: `lstm_init` {hidden, cell} [1, lstm_hidden_size] and the first messages
-        `from_lstm_init`, `from_mlp_init`. The rows of `lstm` are the summaries, then the hidden state; `lstm_to_lstm`
-        and `lstm_to_mlp` read its output. The rows of `network`'s `w0` are the features, then the context; its
-        outputs are direction, magnitude and the message to the LSTM. `clip` has log_one_minus_decay and
-        log_multiplier, scalars; it is absent without `learned_clip`.
+        `from_lstm_init`, `from_mlp_init`. The rows of `lstm` are the summaries, then the hidden state;
+        `lstm_to_lstm` and `lstm_to_mlp` read its output. The rows of `network`'s `w0` are the features, then the
+        context; its outputs are direction, magnitude and the message to the LSTM. `clip` has log_one_minus_decay
+        and log_multiplier, scalars; it is absent without `learned_clip`.
         """
         c = self.config
         keys = jax.random.split(key, 6)

@@ -10,7 +10,8 @@ trials" of [2] and, ordered, OptList (`opt_list`).
 What was published differs from the above in two ways. λ₂ was subtracted, so that the "decay" makes weights grow.
 And [3] lets a warm-up last as long as max(warm-up, plateau), so that the 516 points with one, however short, rise
 until the cosine begins. `RELEASED` is that form, needed to reproduce [2]'s curves; `CORRECTED` is the default.
-[1] itself ran the list with λ₂ subtracted, the shorter warm-up and no Nesterov, which its builder did not pass on.
+The published code of [1], on whose curves the list was chosen, subtracts λ₂, takes the shorter warm-up, and draws
+`use_nesterov` without passing it on.
 
 [1] Metz et al. 2020, "Using a thousand optimization tasks to learn hyperparameter search strategies", App. C.2.
 [2] Metz et al. 2022, "VeLO", Sec. 4.1.1.

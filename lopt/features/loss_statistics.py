@@ -3,7 +3,7 @@
 The validation loss is measured with the *training* loss's mean and deviation, so that overfitting shows.
 
 [1] Metz et al. 2020, App. C.2.2 ("LossAccum").
-Deviations: a loss that is not finite counts as none, and one beyond ±1e18, whose square float32 just holds, as ±1e18.
+Deviations: a loss that is not finite counts as none; one beyond ±1e18, whose square float32 still holds, as ±1e18.
 """
 
 from __future__ import annotations

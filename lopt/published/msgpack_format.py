@@ -26,8 +26,8 @@ MAX_DEPTH = 8
 MAX_ENTRIES = 1024
 """Of one map; the largest of the published ones has 19."""
 MAX_RANK = 8
-MAX_ARRAY_BYTES = 2**31 - 1
-"""msgpack's own bound. (Its reader would take the length of the file, and misname what is cut off.)"""
+MAX_BYTES = 2**31 - 1
+"""Of one value: msgpack's own bound. (Its reader would take the length of the file, and misname what is cut off.)"""
 FIRST_BYTES = 24
 """How much of a file that is no msgpack is shown: enough to tell an archive, a page or a pointer."""
 WEIGHT_DTYPES = {
@@ -108,7 +108,8 @@ def _unpack(data: bytes) -> Any:
             object_pairs_hook=_without_duplicates,
             max_map_len=MAX_ENTRIES,
             max_array_len=0,
-            max_ext_len=MAX_ARRAY_BYTES,
+            max_str_len=MAX_BYTES,
+            max_ext_len=MAX_BYTES,
             raw=False,
         )
     except PublishedFileError:
@@ -175,7 +176,7 @@ def _present_form(tree: dict[Any, Any], path: tuple[str, ...]) -> dict[Any, Any]
     if isinstance(fields, dict) and isinstance(values, dict):
         indices = {str(i) for i in range(len(fields))}
         if set(fields) == set(values) == indices and len(set(map(str, fields.values()))) == len(fields):
-            return {fields[i]: values[i] for i in sorted(indices, key=int)}
+            return {fields[i]: values[i] for i in fields}
     raise PublishedFileError(
         f"has a named tuple whose fields and values do not match, at `{shown('/'.join(path))}`"
     )

@@ -1,4 +1,4 @@
-"""Guard rails: what is not finite is skipped and counted, long runs accumulate, weight decay is a term of the loss."""
+"""Guard rails: what is not finite is skipped and counted, long runs accumulate, weight decay is a loss term."""
 
 from __future__ import annotations
 
@@ -80,17 +80,17 @@ def test_a_bad_tensor_is_a_zero_gradient_to_the_others(name: str) -> None:
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((recovered, last)))
 
 
-@pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", ["pacer", "velo"])
-def test_a_bad_loss_skips_the_whole_update(name: str, bad: float) -> None:
+def test_a_bad_loss_skips_the_whole_update(name: str) -> None:
     learned = small(name)
     opt = skip_non_finite(bind(learned, perturbed_theta(learned), num_steps=6))
     update = jax.jit(lambda loss, state: opt.update(ones(PARAMS), state, PARAMS, value=loss))
     _, state = update(jnp.float32(1.0), opt.init(PARAMS))
-    updates, after = update(jnp.float32(bad), state)
-    assert_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
-    assert_equal(after.inner, state.inner)
-    assert (int(after.num_skipped_tensors), int(after.num_skipped_updates)) == (0, 1)
+    for bad in BAD:
+        updates, after = update(jnp.float32(bad), state)
+        assert_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
+        assert_equal(after.inner, state.inner)
+        assert (int(after.num_skipped_tensors), int(after.num_skipped_updates)) == (0, 1)
     assert_equal(update(jnp.float32(0.9), after)[0], update(jnp.float32(0.9), state)[0])
 
 
@@ -148,7 +148,7 @@ def test_weight_decay_adds_a_term_and_its_gradient() -> None:
 
 
 def test_weight_decay_is_not_rounded_away_in_bfloat16() -> None:
-    """1e-6 · p next to a gradient of 1 is below half a unit of bfloat16, and of what float32 has left it is seen."""
+    """1e-6 · 8 next to a gradient of 1 is far below a unit of bfloat16; the optimizer sees it in float32."""
     params = {"w": jnp.full((2,), 8.0, jnp.bfloat16)}
     opt = l2_weight_decay(spy(), 1e-6)
     updates, seen = opt.update(ones(params), opt.init(params), params, value=jnp.bfloat16(1.0))

@@ -176,7 +176,7 @@ def test_other_precisions_are_brought_to_float32(adafactor: Path, dtype: str) ->
         (msgpack.ExtType(1, b"\xdd\xff\xff\xff\xff"), "is not readable as an array (4294967295 exceeds"),
         (msgpack.ExtType(1, b"\x93\x91"), "is not readable as an array (Unpack failed: incomplete input)"),
         (msgpack.ExtType(1, packed((3,), "float32", b"\0" * 12).data + b"!"), "is not readable as an array"),
-        (msgpack.ExtType(1, b"\xc1"), "is not readable as an array (FormatError)"),
+        (msgpack.ExtType(1, b"\xc1"), "is not readable as an array ("),
     ],
 )
 def test_damaged_arrays_are_refused_by_name(velo: Path, value: Any, said: str) -> None:
@@ -201,7 +201,7 @@ def test_damaged_arrays_are_refused_by_name(velo: Path, value: Any, said: str) -
         (b"PK\x03\x04 an archive", "is not a published file: after a complete value, 14 bytes are left over; "),
         (b"version https://git-lfs.github.com/spec/v1", "it begins with b'version https://git-lfs.'"),
         (b"\x80\x04\x95 a pickle", "11 bytes are left over"),
-        (b"\xc1", "is not a published file (FormatError)"),
+        (b"\xc1", "is not a published file ("),
         (b"\x07", "holds a single value, not arrays by name"),
         (b"\x80", "holds no arrays"),
         (b"\x90", "holds a single value"),
@@ -212,7 +212,7 @@ def test_damaged_arrays_are_refused_by_name(velo: Path, value: Any, said: str) -
         (b"\x81\xa1a" * 20 + b"\x80", "nests maps deeper than 8, at `a/a/a/a/a/a/a/a`"),
         (b"\x82\xa1a\x80\xa1a\x80", "has a map with a name twice"),
         (b"\x81\xa1a\x81\xc4\x01b\x01", "has a name that is no text in `a`"),
-        (b"\x81\x01\x01", "is not a published file (int is not allowed for map key"),
+        (b"\x81\x01\x01", "is not allowed for map key"),
         (msgpack.packb({"params": {}}), "it lacks `gen_id` and lacks `step`"),
         (msgpack.packb({"params": {}, "gen_id": "", "step": 1, "\x1b": 1}), "it has `\\x1b` besides"),
         (msgpack.packb({"params": {}, "gen_id": "", "step": 1}), "holds no arrays"),
