@@ -19,7 +19,7 @@ import optax
 
 from curriculum.worker import build_optimizer, key_from_seed
 from lopt.baselines import BASELINES
-from lopt.inner_loop import LearningCurve, train_curve
+from lopt.inner_loop import EvalParams, LearningCurve, train_curve
 from lopt.registry import lookup
 from lopt.types import Split, Theta
 from task_generator.task_config import TaskConfig
@@ -113,7 +113,7 @@ def _compiled(
 ) -> Callable[..., LearningCurve]:
     """Returns the compiled program; compiling ahead keeps compilation out of the measured seconds."""
     family = TaskConfig.model_validate_json(task_json).build()
-    transform = _transform(optimizer_json)
+    transform, eval_params = _transform(optimizer_json)
 
     def one(setting: Any, key: jax.Array, horizon: jax.Array, eval_every: jax.Array) -> LearningCurve:
         dynamic_key, run_key = jax.random.split(key)
@@ -125,6 +125,7 @@ def _compiled(
             num_points=num_points,
             splits=EVALUATION_SPLITS,
             num_eval_batches=num_eval_batches,
+            eval_params=eval_params,
         )
 
     over_seeds = jax.vmap(one, in_axes=(None, 0, None, None))
@@ -132,13 +133,17 @@ def _compiled(
     return jax.jit(over_settings).lower(*shapes.arguments).compile()
 
 
-def _transform(optimizer_json: str) -> Callable[[Any, jax.Array], optax.GradientTransformationExtraArgs]:
+def _transform(
+    optimizer_json: str,
+) -> tuple[Callable[[Any, jax.Array], optax.GradientTransformationExtraArgs], EvalParams | None]:
+    """Returns (setting, horizon) → transformation, and where its loss counts if not where it trains."""
     data = json.loads(optimizer_json)
     if "baseline" in data:
-        return lookup(BASELINES, data["baseline"], kind="baseline").factory
+        baseline = lookup(BASELINES, data["baseline"], kind="baseline")
+        return baseline.factory, baseline.eval_params
     learned = build_optimizer(optimizer_json)
 
     def transform(theta: Theta, horizon: jax.Array) -> optax.GradientTransformationExtraArgs:
         return learned.transform(theta, num_steps=horizon)
 
-    return transform
+    return transform, None

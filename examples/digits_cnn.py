@@ -7,7 +7,6 @@ handed to `update` as `value`, and the gradient is taken where the optimizer ask
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 import lopt
 from lopt.gradient_location import gradient_params
@@ -24,6 +26,24 @@ from task_generator.datasets import images
 
 Optimizer = optax.GradientTransformationExtraArgs
 Params = Any
+
+STYLE = {
+    "axes.edgecolor": "#c5cbd3",
+    "axes.grid": True,
+    "axes.labelcolor": "#4a5560",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "grid.color": "#e3e7eb",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.labelcolor": "#1a2027",
+    "xtick.color": "#4a5560",
+    "ytick.color": "#4a5560",
+}
+COLORS = ("#1f5fd0", "#c77400", "#0b8a68", "#8a5cd6", "#b8396f", "#5f6b1e")
 
 
 class Cnn(nn.Module):
@@ -98,11 +118,11 @@ def training(optimizer: Optimizer, experiment: Experiment) -> Callable[..., Any]
     key, so every optimizer sees the same ones.
     """
     network, num_steps, num_points, batch_size = experiment
-    monitored = step_size_monitor(optimizer)
+    data, monitored = digits(), step_size_monitor(optimizer)
 
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[tuple[Params, Any], jax.Array]:
         params, state = carry
-        batch = digits().batch(key, "train", batch_size)
+        batch = data.batch(key, "train", batch_size)
         at = gradient_params(state, params)
         loss, grads = jax.value_and_grad(loss_fn)(at, network, batch)
         updates, state = monitored.update(grads, state, params, value=loss)
@@ -173,26 +193,8 @@ def load(name: str, weights: Sequence[str], *, num_steps: int) -> Optimizer:
         ) from error
 
 
-@functools.lru_cache(maxsize=1)
-def style() -> None:
-    """Sets the look of the plots."""
-    import matplotlib as mpl
-
-    mpl.rcParams.update(
-        {
-            "axes.edgecolor": "#c5cbd3",
-            "axes.grid": True,
-            "axes.labelcolor": "#4a5560",
-            "axes.prop_cycle": mpl.cycler(color=COLORS),
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlelocation": "left",
-            "axes.titlesize": 10,
-            "font.size": 9,
-            "grid.color": "#e3e7eb",
-            "grid.linewidth": 0.7,
-            "legend.frameon": False,
-            "xtick.color": "#4a5560",
-            "ytick.color": "#4a5560",
-        }
-    )
+def new_figure(width: float, height: float, **grid: Any) -> tuple[Figure, np.ndarray]:
+    """Returns a figure of that size in inches and its axes as `Figure.subplots` makes them, in the house style."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(squeeze=False, **grid)

@@ -90,7 +90,7 @@ def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
 
 
 def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhasePlan:
-    optimizer = ARCHITECTURES[parameters.architecture]()
+    optimizer = ARCHITECTURES[parameters.architecture].model_validate({})
     theta, started_from, start_digest = _start(phase, optimizer, parameters.seed, session.registry)
     model_fingerprint, model = load_runtime_model(session)
     spec = ArtifactSpec(

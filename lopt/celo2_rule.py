@@ -1,12 +1,13 @@
-"""What `celo2` computes for one stack of tensors: the network's direction of RMS 1, AdamW's direction, the schedule.
+"""What `celo2` computes for one stack of tensors: the network's direction, AdamW's direction, the schedule.
 
-[1] Moudgil et al. 2026, Celo2 (arXiv:2602.19142).
+[1] Celo2, arXiv:2602.19142 (2026).
 [2] amoudgl/celo (MIT): the released transformation.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,8 +29,11 @@ VECTOR_FEATURES = FEATURES[: FEATURES.index("row")]
 """Those of vectors and scalars, whose network is without the inputs that need rows and columns."""
 INVERSE_ROOT_EPSILON = 1e-8
 NORMALIZER_EPSILON = 1e-9
+MAX_SQUARABLE = 1e15
+"""Gradients that AdamW sees are clipped here, only so that their square stays finite in float32."""
 
 
+@partial(jax.jit, static_argnames=("stack", "features", "is_orthogonalized", "keeps_still"))
 def network_direction(
     stack: Stack,
     layers: list[DenseLayer],
@@ -39,27 +43,27 @@ def network_direction(
     progress: jax.Array,
     *,
     features: tuple[str, ...],
-    sizes: dict[str, int],
     is_orthogonalized: bool,
     keeps_still: bool,
 ) -> jax.Array:
     """Returns the network's direction with an RMS of 1 over every matrix (or vector): [k, *shape].
 
+    Compiled by itself where it is not part of a compiled step: once per shape, not at every call.
+
     Args:
       stack: The tensors.
-      layers: The network's; the first output unit is the direction.
+      layers: The network's; the first one's rows are those of `features`, the first output unit is the direction.
       param: [k, *shape], like the next.
       grad: The gradient as the accumulators saw it.
       acc: The accumulators, brought forward by it.
       progress: The run's step counter.
-      features: Names of the feature groups.
-      sizes: How many arrays each group has.
+      features: Names of feature groups that these tensors have (see `VECTOR_FEATURES`).
       is_orthogonalized: Whether matrices are orthogonalised.
       keeps_still: Whether parameters without any gradient so far have direction zero and do not count in the RMS.
     """
     matrices = matrix_stack(stack)
     direction = compiled_once(
-        progress, lambda: _network_output(stack, matrices, layers, param, grad, acc, features, sizes)
+        progress, lambda: _network_output(stack, matrices, layers, param, grad, acc, features)
     )
     moves = as_matrices(stack, _has_moved(acc)) if keeps_still else None
     direction = _only(direction, moves)
@@ -76,28 +80,23 @@ def _network_output(
     grad: jax.Array,
     acc: pf.Accumulators,
     features: tuple[str, ...],
-    sizes: dict[str, int],
 ) -> jax.Array:
     """Returns the first output unit, [number of matrices, n, m]; [k, n] for vectors."""
     inputs = pf.feature_inputs(stack, param, grad, acc, vector_momentum_epsilon=INVERSE_ROOT_EPSILON)
     inputs = inputs._replace(
         inverse_roots=tuple(jax.lax.rsqrt(v + INVERSE_ROOT_EPSILON) for v in acc.second_moments)
     )
-    names, first, last = features, layers[0], layers[-1]
     if stack.is_factored:
         inputs = jax.tree.map(lambda x: as_matrices(stack, x), inputs)
-    else:
-        names = tuple(name for name in features if name in VECTOR_FEATURES)
-        rows = np.concatenate([np.full(sizes[name], name in VECTOR_FEATURES) for name in features])
-        first = first._replace(weight=first.weight[np.flatnonzero(rows)])
-    scales = rms_scales(matrices, pf.compute_features(names, inputs), epsilon=NORMALIZER_EPSILON)
+    scales = rms_scales(matrices, pf.compute_features(features, inputs), epsilon=NORMALIZER_EPSILON)
     # Computed a second time: shared with the normaliser, every feature would be written to memory in between.
-    values = pf.compute_features(names, jax.lax.optimization_barrier(inputs))
-    network = [first, *layers[1:-1], DenseLayer(last.weight[:, :1], last.bias[:1])]
-    if math.prod(matrices.shape) < first.weight.size:
+    values = pf.compute_features(features, jax.lax.optimization_barrier(inputs))
+    *others, last = layers
+    network = [*others, DenseLayer(last.weight[:, :1], last.bias[:1])]
+    if math.prod(matrices.shape) < layers[0].weight.size:
         # Folded into the weights of every matrix, the scales would take more memory than the parameters.
-        scaled = [value * per_tensor(matrices, scales[:, i]) for i, value in enumerate(values)]
-        return narrow_mlp(matrices, network, scaled)[0]
+        values = [value * per_tensor(matrices, scales[:, i]) for i, value in enumerate(values)]
+        return narrow_mlp(matrices, network, values)[0]
     return narrow_mlp(matrices, network, values, scales=scales)[0]
 
 
@@ -130,20 +129,30 @@ class AdamMoments(NamedTuple):
     second_moment: jax.Array
 
 
-def update_moments(moments: AdamMoments, grad: jax.Array, decays: tuple[Decay, Decay]) -> AdamMoments:
-    """Returns float32 moments brought forward by the gradient."""
-    momentum, second = (x.astype(jnp.float32) for x in moments)
-    return AdamMoments(update_ema(momentum, grad, decays[0]), update_ema(second, jnp.square(grad), decays[1]))
+def adam_step(
+    moments: AdamMoments,
+    grad: jax.Array,
+    decays: tuple[Decay, Decay],
+    num_updates: jax.Array | None,
+    *,
+    epsilon: float,
+) -> tuple[AdamMoments, jax.Array]:
+    """Returns float32 moments brought forward by the gradient, and Adam's direction m·(v + ε)^(−1/2).
 
-
-def adam_direction(
-    moments: AdamMoments, decays: tuple[Decay, Decay], num_updates: jax.Array | None, *, epsilon: float
-) -> jax.Array:
-    """Returns m·(v + ε)^(−1/2); moments are corrected for their start if `num_updates`, a float32, is given."""
-    momentum, second = moments
+    Args:
+      moments: Those of the step before.
+      grad: [k, *shape].
+      decays: Of the momentum and of the second moment.
+      num_updates: This one included, float32: the moments are corrected for their start at zero. None: they are not.
+      epsilon: Positive.
+    """
+    grad = jnp.clip(grad, -MAX_SQUARABLE, MAX_SQUARABLE)
+    momentum = update_ema(moments.momentum.astype(jnp.float32), grad, decays[0])
+    second = update_ema(moments.second_moment.astype(jnp.float32), jnp.square(grad), decays[1])
+    new = AdamMoments(momentum, second)
     if num_updates is not None:
         momentum, second = debias(momentum, decays[0], num_updates), debias(second, decays[1], num_updates)
-    return momentum * jax.lax.rsqrt(second + epsilon)
+    return new, momentum * jax.lax.rsqrt(second + epsilon)
 
 
 def warmup_cosine(

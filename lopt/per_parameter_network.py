@@ -80,7 +80,10 @@ def _first_layer(stack: Stack, weight: jax.Array, bias: jax.Array, features: Fea
     for shape, indices in sorted(by_shape.items(), key=lambda group: math.prod(group[0])):
         group = [features[i] for i in indices]
         if shape[1:] == stack.shape:
-            sums = [_dot([_coefficient(stack, weight[..., i, j]) for i in indices], group) for j in range(len(hidden))]
+            sums = [
+                _dot([_coefficient(stack, weight[..., i, j]) for i in indices], group)
+                for j in range(len(hidden))
+            ]
         else:
             sums = _short_sums(jnp.stack([weight[:, i] for i in indices], axis=1), group)
         hidden = [h + s for h, s in zip(hidden, sums, strict=True)]

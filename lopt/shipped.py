@@ -79,11 +79,12 @@ def write_weights(path: Path | str, config: ArchitectureConfig, theta: Theta, *,
     if path.suffix != ".npz":
         raise ValueError(f"`path` must end in '.npz', got {str(path)!r}")
     leaves, _ = jax.tree_util.tree_flatten_with_path(theta)
-    arrays = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
+    arrays: dict[str, Any] = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
+    arrays |= {_CONFIG: np.str_(config.canonical_json()), _NOTE: np.str_(note)}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **arrays, **{_CONFIG: np.str_(config.canonical_json()), _NOTE: np.str_(note)})
+            np.savez(file, allow_pickle=False, **arrays)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """`celo2`: one tiny network, shared by all parameters, between a normaliser of its inputs and one of its output.
 
-Eight hidden units, twice, see 30 features of a parameter, each divided by its root mean square over the matrix that
-the parameter belongs to; vectors have the 15 that need no rows and columns. The answer is a direction, again divided
+Eight hidden units, twice, see 30 features of a parameter, each divided by its root mean square over the matrix
+that the parameter belongs to; vectors have the 15 that need no rows and columns. The answer is a direction, again divided
 by its root mean square, so that the learning rate is the size of a step, whatever the network says:
 
     Δp = − learning rate · schedule · (direction / RMS + weight decay · p)
@@ -15,12 +15,12 @@ Tensors of more than two dimensions are stacks of matrices, [..., n, m]. Two var
 Which tensors AdamW trains is for `adam_below_rank` and `adam_paths` to say, or for `Celo2(config, adam_leaves=…)`,
 which names them one by one.
 
-[1] Moudgil et al. 2026, Celo2 (arXiv:2602.19142).
-[2] amoudgl/celo (MIT): the released transformation. `released()` reproduces it: the direction alone, for the user to
-    multiply by −learning rate; the network for every tensor; two more outputs, which nothing reads.
-Deviations, undone by `released()`: [2] takes steps of RMS 1 for a tensor whose gradient is exactly zero, since the
-network also sees the parameter and has biases. By default a parameter whose gradient has been zero so far has a zero
-step and does not count in the RMS of the others. The learning rate's schedule and AdamW's bias correction are ours.
+[1] Celo2, arXiv:2602.19142 (2026).
+[2] amoudgl/celo (MIT): the released transformation. `released()` reproduces it: the direction alone, for the user
+    to multiply by −learning rate; the network for every tensor; two more outputs, which nothing reads.
+Deviations, undone by `released()`: [2] takes steps of RMS 1 even where the gradient is exactly zero, since the
+network also sees the parameter and has biases. By default a parameter whose gradient has always been zero stays, and
+does not count in the RMS of the others. The learning rate's schedule and AdamW's bias correction are ours.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ from lopt.celo2_rule import (
     FEATURES,
     VECTOR_FEATURES,
     AdamMoments,
-    adam_direction,
+    adam_step,
     network_direction,
-    update_moments,
     warmup_cosine,
 )
 from lopt.features import published as pf
@@ -55,8 +54,6 @@ from lopt.registry import lookup
 from lopt.types import PRNGKey, Scalar, Theta
 
 MAX_GRADIENT = 1000.0
-MAX_SQUARABLE = 1e15
-"""Gradients that AdamW sees are clipped here, only so that their square stays finite in float32."""
 ADAM_PATHS = r"(?i)embed|(^|/)(lm_)?(head|logits|classifier|readout)(_?\d+)?(/|$)"
 """Usual names of input and output tensors, whole path components but for 'embed'."""
 
@@ -103,7 +100,7 @@ class Celo2Config(ArchitectureConfig):
     adam_below_rank: int = Field(2, ge=0)
     """AdamW trains tensors of fewer dimensions. Like all that follows, for the orthogonalised variant."""
     adam_paths: str | None = ADAM_PATHS
-    """AdamW trains tensors in whose path (keys joined by '/') this regular expression is found; None: by rank only."""
+    """AdamW trains tensors in whose path (keys joined by '/') this expression is found; None: by rank only."""
     adam_multiplier: float = Field(20.0, gt=0)
     """AdamW's learning rate, relative to the network's."""
     adam_decays: tuple[Decay, Decay] = (0.9, 0.95)
@@ -171,10 +168,11 @@ class Celo2Config(ArchitectureConfig):
 
     @property
     def decays(self) -> pf.Decays:
-        """The accumulators' decays, rounded to float32 as the release has them."""
-        rounded = lambda decays: tuple(map(np.float32, decays))  # noqa: E731
+        """The accumulators' decays."""
         return pf.Decays(
-            rounded(self.momentum_decays), rounded(self.second_moment_decays), rounded(self.factored_decays)
+            _float32(self.momentum_decays),
+            _float32(self.second_moment_decays),
+            _float32(self.factored_decays),
         )
 
     @property
@@ -198,8 +196,8 @@ class Celo2:
 
         Args:
           config: Sizes and constants.
-          adam_leaves: A prefix of the parameters' tree whose leaves are booleans, True for AdamW, or a function from
-            the parameters to one. Stands in for `adam_below_rank` and `adam_paths`, in either variant.
+          adam_leaves: A prefix of the parameters' tree whose leaves are booleans, True for AdamW, or a function
+            from the parameters to one. Stands in for `adam_below_rank` and `adam_paths`, in either variant.
         """
         self.config = config
         self.adam_leaves = adam_leaves
@@ -220,8 +218,8 @@ class Celo2:
     def transform(self, theta: Theta, *, num_steps: int | Scalar) -> optax.GradientTransformationExtraArgs:
         """Returns the optax transformation that `theta` defines for a run of `num_steps` updates.
 
-        Only the learning rate's schedule reads `num_steps`. The `update` needs `params`. Extra keywords are ignored,
-        the loss among them.
+        Only the learning rate's schedule reads `num_steps`. The `update` needs `params`. Extra keywords are
+        ignored, the loss among them.
         """
         total = horizon(num_steps)
 
@@ -250,7 +248,7 @@ class Celo2:
         """Returns the stacks that the network trains, and those that AdamW trains."""
         leaves = jax.tree.leaves(params)
         chosen = self._trained_by_adam(params)
-        nothing = np.zeros((0,), np.float32)  # an empty tensor is in no stack
+        nothing = jnp.zeros((0,))  # an empty tensor is in no stack
         by_network = st.plan_stacks([nothing if adam else x for x, adam in zip(leaves, chosen, strict=True)])
         by_adam = st.plan_stacks([x if adam else nothing for x, adam in zip(leaves, chosen, strict=True)])
         return by_network, by_adam
@@ -276,76 +274,67 @@ class Celo2:
         leaves, treedef = jax.tree.flatten(params)
         gradients = jax.tree.leaves(grads)
         by_network, by_adam = self._plan(params)
-        layers = [
-            DenseLayer(theta["network"][f"w{i}"], theta["network"][f"b{i}"])
-            for i in range(c.hidden_layers + 1)
-        ]
+        networks = _networks(c, theta["network"])
         rate = warmup_cosine(
             progress, num_steps, warmup_fraction=c.warmup_fraction, final_fraction=c.final_fraction
         )
         updates, accumulators, moments = [], [], []
         for s, stack in enumerate(by_network):
             param, grad = _stacked(stack, leaves), _stacked(stack, gradients)
-            acc, direction = _network_step(c, layers, stack, param, grad, state.accumulators[s], progress)
+            grad = jnp.clip(grad, -MAX_GRADIENT, MAX_GRADIENT)
+            acc = pf.accumulate(state.accumulators[s], grad, c.decays, stack)
+            features, layers = networks[stack.is_factored]
+            direction = network_direction(
+                stack,
+                layers,
+                param,
+                grad,
+                acc,
+                progress,
+                features=features,
+                is_orthogonalized=c.variant == "orthogonalized",
+                keeps_still=c.without_gradient == "stay",
+            )
             updates.append(_finish(c, rate, direction, param))
             accumulators.append(pf.store_accumulators(acc, jnp.dtype(c.state_dtype), progress))
+        num_updates = (progress + 1).astype(jnp.float32) if c.adam_debiased else None
         for s, stack in enumerate(by_adam):
             param, grad = _stacked(stack, leaves), _stacked(stack, gradients)
-            new, direction = _adam_step(c, grad, state.adam[s], progress)
+            new, direction = adam_step(
+                state.adam[s], grad, _float32(c.adam_decays), num_updates, epsilon=c.adam_epsilon
+            )
             updates.append(_finish(c, rate, direction, param, multiplier=c.adam_multiplier))
             moments.append(AdamMoments(*(store(x, jnp.dtype(c.state_dtype), progress) for x in new)))
         new_state = Celo2State(progress + 1, tuple(accumulators), tuple(moments))
-        return jax.tree.unflatten(
-            treedef, st.unstack_leaves(by_network + by_adam, updates, leaves)
-        ), new_state
+        arrays = st.unstack_leaves(by_network + by_adam, updates, leaves)
+        return jax.tree.unflatten(treedef, arrays), new_state
+
+
+def _float32(decays: tuple[float, ...]) -> tuple[Any, ...]:
+    """Rounds as the release does, which takes 1 − β in float32."""
+    return tuple(map(np.float32, decays))
 
 
 def _stacked(stack: st.Stack, leaves: list[jax.Array]) -> jax.Array:
     return st.stack_leaves((stack,), leaves)[0]
 
 
-def _network_step(
-    config: Celo2Config,
-    layers: list[DenseLayer],
-    stack: st.Stack,
-    param: jax.Array,
-    grad: jax.Array,
-    acc: pf.Accumulators,
-    progress: jax.Array,
-) -> tuple[pf.Accumulators, jax.Array]:
-    """Returns the accumulators after the step, and the direction of RMS 1."""
-    grad = jnp.clip(grad, -MAX_GRADIENT, MAX_GRADIENT)
-    acc = pf.accumulate(acc, grad, config.decays, stack)
-    direction = network_direction(
-        stack,
-        layers,
-        param,
-        grad,
-        acc,
-        progress,
-        features=config.features,
-        sizes=pf.feature_sizes(config.decays),
-        is_orthogonalized=config.variant == "orthogonalized",
-        keeps_still=config.without_gradient == "stay",
-    )
-    return acc, direction
-
-
-def _adam_step(
-    config: Celo2Config, grad: jax.Array, moments: AdamMoments, progress: jax.Array
-) -> tuple[AdamMoments, jax.Array]:
-    """Returns the moments after the step, and Adam's direction."""
-    decays = (np.float32(config.adam_decays[0]), np.float32(config.adam_decays[1]))
-    grad = jnp.clip(grad, -MAX_SQUARABLE, MAX_SQUARABLE)
-    moments = update_moments(moments, grad, decays)
-    num_updates = (progress + 1).astype(jnp.float32) if config.adam_debiased else None
-    return moments, adam_direction(moments, decays, num_updates, epsilon=config.adam_epsilon)
+def _networks(
+    config: Celo2Config, weights: nn.Weights
+) -> dict[bool, tuple[tuple[str, ...], list[DenseLayer]]]:
+    """Returns the features and layers for vectors (False) and for tensors of two or more dimensions (True)."""
+    first, *others = [DenseLayer(weights[f"w{i}"], weights[f"b{i}"]) for i in range(config.hidden_layers + 1)]
+    sizes = pf.feature_sizes(config.decays)
+    kept = [name in VECTOR_FEATURES for name in config.features for _ in range(sizes[name])]
+    for_vectors = first._replace(weight=first.weight[np.flatnonzero(kept)])
+    names = tuple(name for name in config.features if name in VECTOR_FEATURES)
+    return {True: (config.features, [first, *others]), False: (names, [for_vectors, *others])}
 
 
 def _finish(
     config: Celo2Config, rate: jax.Array, direction: jax.Array, param: jax.Array, *, multiplier: float = 1.0
 ) -> jax.Array:
-    """Returns the configuration's output: the update, or the direction that the user multiplies by −learning rate."""
+    """Returns the configuration's output: the update, or the direction to be multiplied by −learning rate."""
     if config.weight_decay > 0:
         direction = direction + config.weight_decay * param
     if config.output == "direction":

@@ -181,11 +181,9 @@ def _update(
     for stack, param, grad, old in zip(
         stacks, st.stack_leaves(stacks, leaves), gradients, state.accumulators, strict=True
     ):
-        if config.max_gradient is not None:
-            grad = jnp.clip(grad, -config.max_gradient, config.max_gradient)
-        updates.append(_step(config, stack, layers, param, grad, old))
-        acc = pf.accumulate(old, grad, _decays(config), stack)
-        accumulators.append(pf.store_accumulators(acc, jnp.dtype(config.state_dtype), state.progress))
+        update, new = _step(config, stack, layers, param, grad, old, state.progress)
+        updates.append(update)
+        accumulators.append(new)
     new_state = PerParameterMlpState(state.progress + 1, tuple(accumulators))
     return jax.tree.unflatten(treedef, st.unstack_leaves(stacks, updates, leaves)), new_state
 
@@ -205,25 +203,31 @@ def _step(
     param: jax.Array,
     grad: jax.Array,
     old: pf.Accumulators,
-) -> jax.Array:
-    """Returns the update of one stack, [k, *shape], in two passes that write no feature to memory.
+    progress: jax.Array,
+) -> tuple[jax.Array, pf.Accumulators]:
+    """Returns the update of one stack, [k, *shape], and its new accumulators.
 
-    Both bring the accumulators forward themselves: reading `old` costs no more than reading the new ones, and the
-    new ones need not exist in float32 when the state is kept in bfloat16.
+    Two passes that write no feature to memory: the first measures the features, the second applies the network. Both
+    bring the accumulators forward themselves, which costs less than reading them again.
     """
+    dtype = jnp.dtype(config.state_dtype)
 
-    def features(arrays: Any) -> list[jax.Array]:
+    def features(arrays: Any) -> tuple[list[jax.Array], pf.Accumulators]:
         p, g, acc = arrays
+        if config.max_gradient is not None:
+            g = jnp.clip(g, -config.max_gradient, config.max_gradient)
         acc = pf.accumulate(acc, g, _decays(config), stack)
-        return ro.rolling_features(config.features, p, g, acc)
+        return ro.rolling_features(config.features, p, g, acc), acc
 
     def squares(_: Any, arrays: Any) -> tuple[Any, jax.Array]:
-        every = features(arrays)
+        every, _ = features(arrays)
         return (), jnp.stack([jnp.sum(jnp.square(f), axis=tuple(range(1, f.ndim))) for f in every], axis=1)
 
-    def network(scales: jax.Array, arrays: Any) -> tuple[jax.Array, Any]:
-        direction, magnitude = wide_mlp(layers, features(arrays), scales=scales)
-        return -(direction * jnp.exp(config.exp_mult * magnitude)) * config.step_mult, ()
+    def network(scales: jax.Array, arrays: Any) -> tuple[Any, Any]:
+        every, acc = features(arrays)
+        direction, magnitude = wide_mlp(layers, every, scales=scales)
+        update = -(direction * jnp.exp(config.exp_mult * magnitude)) * config.step_mult
+        return (update, pf.store_accumulators(acc, dtype, progress)), ()
 
     arrays = (param, grad, old)
     _, sums = over_parameters(stack, squares, (), arrays, chunk_size=STATISTICS_CHUNK)

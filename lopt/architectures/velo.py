@@ -150,7 +150,12 @@ class Velo:
         total = horizon(num_steps)
 
         def update(
-            grads: optax.Updates, state: VeloState, params: Any = None, *, value: Any = None, **extra_args: Any
+            grads: optax.Updates,
+            state: VeloState,
+            params: Any = None,
+            *,
+            value: Any = None,
+            **extra_args: Any,
         ) -> tuple[optax.Updates, VeloState]:
             del extra_args
             require_params("velo", params)
@@ -163,7 +168,9 @@ class Velo:
 def _init_bank(key: PRNGKey, bank_size: int, sizes: tuple[int, ...]) -> nn.Weights:
     bank: nn.Weights = {}
     for i, layer_key in enumerate(jax.random.split(key, len(sizes) - 1)):
-        weight = jax.random.truncated_normal(layer_key, -2.0, 2.0, (bank_size, sizes[i], sizes[i + 1]), jnp.float32)
+        weight = jax.random.truncated_normal(
+            layer_key, -2.0, 2.0, (bank_size, sizes[i], sizes[i + 1]), jnp.float32
+        )
         bank[f"w{i}"] = weight / jnp.sqrt(jnp.float32(sizes[i]))
         bank[f"b{i}"] = jnp.zeros((bank_size, sizes[i + 1]), jnp.float32)
     return bank

@@ -129,7 +129,8 @@ def feature_inputs(
     inverse_roots = tuple(jax.lax.rsqrt(v + 1e-6) for v in acc.second_moments)
     if stack.is_factored:
         factors = [
-            inverse_root_factors(v.row, v.col, stack.shape, floor=FACTOR_FLOOR, epsilon=1e-9) for v in acc.factored
+            inverse_root_factors(v.row, v.col, stack.shape, floor=FACTOR_FLOOR, epsilon=1e-9)
+            for v in acc.factored
         ]
         rows, cols = tuple(f[0] for f in factors), tuple(f[1] for f in factors)
         return FeatureInputs(param, grad, acc, rows, cols, rows, inverse_roots)
@@ -180,7 +181,8 @@ def feature_sizes(decays: Decays) -> dict[str, int]:
         "normalized_gradient": len(decays.second_moment),
         "factored_momentum": len(decays.factored),
         **dict.fromkeys(
-            ("factored_gradient", "row", "column", "row_inverse_root", "column_inverse_root"), len(decays.factored)
+            ("factored_gradient", "row", "column", "row_inverse_root", "column_inverse_root"),
+            len(decays.factored),
         ),
     }
     return {name: many.get(name, 1) for name in PUBLISHED_FEATURES}

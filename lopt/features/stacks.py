@@ -54,7 +54,8 @@ def plan_stacks(leaves: list[jax.Array]) -> tuple[Stack, ...]:
             members.setdefault(leaf.shape or (1,), []).append((i, row))
             row += 1
     return tuple(
-        Stack(shape, tuple(i for i, _ in pairs), tuple(row for _, row in pairs)) for shape, pairs in members.items()
+        Stack(shape, tuple(i for i, _ in pairs), tuple(row for _, row in pairs))
+        for shape, pairs in members.items()
     )
 
 

@@ -53,7 +53,8 @@ def summarize_tensors(
     momentum_means = [tensor_mean(stack, m) for m in acc.momenta]
     if "var_m" in names:
         variances = [
-            tensor_mean(stack, jnp.square(m - mean)) for m, mean in zip(acc.momenta, momentum_means, strict=True)
+            tensor_mean(stack, jnp.square(m - mean))
+            for m, mean in zip(acc.momenta, momentum_means, strict=True)
         ]
         columns["var_m"] = [clipped_log(flat(v * size * size)) for v in variances]
     rms_means = [tensor_mean(stack, v) for v in acc.second_moments]
@@ -63,7 +64,8 @@ def summarize_tensors(
         # mean (v − mean m)² = var v + (mean v − mean m)²: one pass over v instead of one per momentum.
         spread = tensor_mean(stack, jnp.square(acc.second_moments[0] - rms_means[0]))
         columns["var_rms"] = [
-            clipped_log(flat((spread + jnp.square(rms_means[0] - mean)) * size * size)) for mean in momentum_means
+            clipped_log(flat((spread + jnp.square(rms_means[0] - mean)) * size * size))
+            for mean in momentum_means
         ]
     tile = lambda v: jnp.broadcast_to(v[None], (stack.num_tensors, v.size))  # noqa: E731
     shared = {"fraction_left": fraction, "loss_features": loss, "rank": rank_one_hot(stack.shape)}

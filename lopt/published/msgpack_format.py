@@ -27,7 +27,7 @@ MAX_ENTRIES = 1024
 """Of one map; the largest of the published ones has 19."""
 MAX_RANK = 8
 MAX_BYTES = 2**31 - 1
-"""Of one value: msgpack's own bound. (Its reader would take the length of the file, and misname what is cut off.)"""
+"""Of one value: msgpack's own. (Its reader would take the length of the file, and misname what is cut off.)"""
 FIRST_BYTES = 24
 """How much of a file that is no msgpack is shown: enough to tell an archive, a page or a pointer."""
 WEIGHT_DTYPES = {
