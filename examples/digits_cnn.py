@@ -47,23 +47,19 @@ COLORS = ("#1f5fd0", "#c77400", "#0b8a68", "#8a5cd6", "#b8396f", "#5f6b1e")
 
 
 class Cnn(nn.Module):
-    """3×3 convolutions of stride 2, a hidden layer, and a linear head."""
+    """3×3 convolutions of stride 2 and a linear head: 6 090 parameters in six tensors."""
 
     channels: tuple[int, ...] = (16, 32)
-    hidden: tuple[int, ...] = (64,)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images [batch, 8, 8, 1] to logits [batch, 10]."""
         for width in self.channels:
             x = nn.relu(nn.Conv(width, (3, 3), strides=2)(x))
-        x = x.reshape(x.shape[0], -1)
-        for width in self.hidden:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(10)(x)
+        return nn.Dense(10)(x.reshape(x.shape[0], -1))
 
 
-SMALL = Cnn(channels=(8,), hidden=())
+SMALL = Cnn(channels=(8,))
 """For `--quick`."""
 
 
@@ -74,7 +70,7 @@ class Experiment(NamedTuple):
     num_steps: int
     num_points: int
     """Evaluations along a run, evenly spaced; divides `num_steps`."""
-    batch_size: int = 64
+    batch_size: int = 32
 
 
 class History(NamedTuple):
@@ -94,7 +90,7 @@ def digits() -> images.ImageDataset:
 
 def init_params(network: Cnn, seed: int) -> Params:
     """Returns the network's parameters: the same for every optimizer."""
-    return network.init(jax.random.key(seed), jnp.zeros((1, 8, 8, 1)))["params"]
+    return jax.jit(network.init)(jax.random.key(seed), jnp.zeros((1, 8, 8, 1)))["params"]
 
 
 def loss_fn(params: Params, network: Cnn, batch: images.ImageSplit) -> jax.Array:

@@ -43,7 +43,7 @@ from lopt.monitoring import tensor_names
 
 LEARNED = ("pacer", "celo2", "velo")
 BASELINES = ("adam", "adamw_cosine")
-RATES = tuple(rate for rate in lopt.LEARNING_RATE_GRID if 1e-4 <= rate <= 1e-1)
+RATES = tuple(rate for rate in lopt.LEARNING_RATE_GRID if 1e-3 <= rate <= 1e-1)
 
 
 class Contender(NamedTuple):
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     network, rates = Cnn(), RATES
     if args.quick:
         network, args.steps, args.seeds, rates = SMALL, 40, 2, (1e-3, 1e-2)
-    experiment = Experiment(network, args.steps, num_points=np.gcd(args.steps, 60).item())
+    experiment = Experiment(network, args.steps, num_points=np.gcd(args.steps, 50).item())
     contenders = [learned(name, args) for name in args.optimizers]
     contenders += [tuned(name, args.steps, rates) for name in args.baselines]
     results = [compare(contender, experiment, args.seeds) for contender in contenders]

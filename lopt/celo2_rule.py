@@ -143,7 +143,7 @@ def adam_step(
       moments: Those of the step before.
       grad: [k, *shape].
       decays: Of the momentum and of the second moment.
-      num_updates: This one included, float32: the moments are corrected for their start at zero. None: they are not.
+      num_updates: This one included, float32, to correct the moments for their start at zero; None for as they are.
       epsilon: Positive.
     """
     grad = jnp.clip(grad, -MAX_SQUARABLE, MAX_SQUARABLE)

@@ -47,14 +47,14 @@ def continue_run(
 
     Args:
       optimizer: From `lopt.load` or `lopt.bind`, under any wrappers.
-      state: Its state at the end of the run; the weights in it are the ones that go on.
+      state: Its state at the end of the run.
       params: The parameters at the end of the run.
       num_steps: Updates still to make; without a meaning for "naive".
       how: See the module's table.
 
     Raises:
-      ValueError: If `num_steps` is not a positive whole number, `how` is not one of the four, or the state is
-        not that of a bound optimizer.
+      ValueError: If `num_steps` is not a positive whole number, `how` is not one of the four, the state is not
+        that of a bound optimizer, or, for "full_reset", it carries other weights than `optimizer` was made with.
     """
     check_num_steps(num_steps)
     if how not in get_args(Continuation):
@@ -63,7 +63,7 @@ def continue_run(
     if how == "naive":
         return state
     if how == "full_reset":
-        state = _with_theta_of(state, optimizer.init(params))
+        state = _start_again(optimizer, state, params)
     return _extend(state, params, num_steps, keep_progress=how == "increase_steps")
 
 
@@ -123,7 +123,13 @@ def _is_progress(path: tuple[Any, ...]) -> bool:
     return bool(path) and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == PROGRESS
 
 
-def _with_theta_of(old: Any, new: Any) -> Any:
-    """Returns `new` with the weights that `old` carries."""
-    thetas = iter([bound.theta for bound in bound_states(old)])
-    return map_bound(lambda bound: bound._replace(theta=next(thetas)), new)
+def _start_again(optimizer: optax.GradientTransformation, old: Any, params: Any) -> Any:
+    """Returns a fresh state, which weights may shape; refuses where they are not those of the old one."""
+    new = optimizer.init(params)
+    thetas = [[bound.theta for bound in bound_states(state)] for state in (old, new)]
+    if not all(bool(jnp.array_equal(a, b)) for a, b in zip(*map(jax.tree.leaves, thetas), strict=True)):
+        raise ValueError(
+            "a full reset needs an `optimizer` made with the weights that `state` carries; these are others. Bind "
+            "it to them, or `rebind` the state to the optimizer's"
+        )
+    return new

@@ -131,7 +131,9 @@ def _check_leading_axis(stack: Any) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(stack)
     }
     if len(set(lengths.values())) != 1 or None in lengths.values() or 0 in lengths.values():
-        described = ", ".join(f"{name}: {length or 'none'}" for name, length in lengths.items())
+        described = ", ".join(
+            f"{name}: {'none' if length is None else length}" for name, length in lengths.items()
+        )
         raise ValueError(
             "every array of a subtree that `stacked` marks must have the layers as its leading axis, all of one "
             f"length; got leading axes {described or 'of no array'}"

@@ -176,18 +176,22 @@ def _update(
     decays = _decays(config, theta)
     layers = _layers(config, theta["network"], state.progress)
     updates, accumulators = [], []
-    gradients = st.stack_leaves(stacks, jax.tree.leaves(grads))
+    # Bounded leaf by leaf, where it is part of stacking them; afterwards it would be another array.
+    gradients = st.stack_leaves(stacks, [_bounded(config, leaf) for leaf in jax.tree.leaves(grads)])
     for stack, param, grad, old in zip(
         stacks, st.stack_leaves(stacks, leaves), gradients, state.accumulators, strict=True
     ):
-        if config.max_gradient is not None:
-            grad = jnp.clip(grad, -config.max_gradient, config.max_gradient)
         acc = pf.accumulate(old, grad, decays, stack)
         compute = partial(_step, config, stack, layers, param, grad, acc)
         updates.append(compiled_once(state.progress, compute))
         accumulators.append(pf.store_accumulators(acc, jnp.dtype(config.state_dtype), state.progress))
     new_state = AdafactorMlpState(state.progress + 1, tuple(accumulators))
     return jax.tree.unflatten(treedef, st.unstack_leaves(stacks, updates, leaves)), new_state
+
+
+def _bounded(config: AdafactorMlpConfig, grad: jax.Array) -> jax.Array:
+    grad = jnp.asarray(grad).astype(jnp.float32)
+    return grad if config.max_gradient is None else jnp.clip(grad, -config.max_gradient, config.max_gradient)
 
 
 def _decays(config: AdafactorMlpConfig, theta: Theta) -> pf.Decays:

@@ -1,8 +1,8 @@
 """`celo2`: one tiny network, shared by all parameters, between a normaliser of its inputs and one of its output.
 
 Eight hidden units, twice, see 30 features of a parameter, each divided by its root mean square over the matrix
-that the parameter belongs to; vectors have the 15 that need no rows and columns. The answer is a direction, again divided
-by its root mean square, so that the learning rate is the size of a step, whatever the network says:
+that the parameter belongs to; vectors have the 15 that need no rows and columns. The answer is a direction, again
+divided by its root mean square, so that the learning rate is the size of a step, whatever the network says:
 
     Δp = − learning rate · schedule · (direction / RMS + weight decay · p)
 
@@ -19,8 +19,8 @@ which names them one by one.
 [2] amoudgl/celo (MIT): the released transformation. `released()` reproduces it: the direction alone, for the user
     to multiply by −learning rate; the network for every tensor; two more outputs, which nothing reads.
 Deviations, undone by `released()`: [2] takes steps of RMS 1 even where the gradient is exactly zero, since the
-network also sees the parameter and has biases. By default a parameter whose gradient has always been zero stays, and
-does not count in the RMS of the others. The learning rate's schedule and AdamW's bias correction are ours.
+network also sees the parameter and has biases. By default a parameter whose gradient has always been zero stays,
+and does not count in the RMS of the others. The learning rate's schedule and AdamW's bias correction are ours.
 """
 
 from __future__ import annotations

@@ -207,8 +207,8 @@ def _step(
 ) -> tuple[jax.Array, pf.Accumulators]:
     """Returns the update of one stack, [k, *shape], and its new accumulators.
 
-    Two passes that write no feature to memory: the first measures the features, the second applies the network. Both
-    bring the accumulators forward themselves, which costs less than reading them again.
+    Two passes that write no feature to memory: the first measures the features, the second applies the network.
+    Both bring the accumulators forward themselves, which costs less than reading them again.
     """
     dtype = jnp.dtype(config.state_dtype)
 

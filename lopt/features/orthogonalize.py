@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b and c of [1]."""
+SMALLEST_SPLIT = 512
+"""Rows from which on a product of a matrix with its own transpose is split; smaller ones gain nothing (measured)."""
 
 
 def orthogonalize(
@@ -31,7 +33,8 @@ def orthogonalize(
 
     Args:
       matrices: [..., n, m], every matrix on its own. The products are of the smaller side: A is [..., s, s] with
-        s = min(n, m), and an iteration costs 4·s²·max(n, m) + 2·s³ operations per matrix.
+        s = min(n, m), and an iteration costs up to 4·s²·max(n, m) + 2·s³ operations per matrix, a fifth to a quarter less for
+        large ones.
       num_iterations: Iterations.
       epsilon: Added to the Frobenius norm that a matrix is divided by.
       coefficients: a, b and c.
@@ -43,9 +46,21 @@ def orthogonalize(
     identity = a * jnp.eye(x.shape[-2], dtype=x.dtype).reshape((1,) * (x.ndim - 2) + (x.shape[-2],) * 2)
 
     def iterate(_: int, x: jax.Array) -> jax.Array:
-        gram = jnp.einsum("...ij,...kj->...ik", x, x)
-        # a·X as a·I inside the polynomial: one pass over X less.
-        return (identity + b * gram + c * (gram @ gram)) @ x
+        gram = _gram(x)
+        # a·X as a·I inside the polynomial: one pass over X less. A is symmetric, so A·A is a Gram matrix, too.
+        return (identity + b * gram + c * _gram(gram)) @ x
 
     x = jax.lax.fori_loop(0, num_iterations, iterate, x)
     return jnp.swapaxes(x, -2, -1) if is_tall else x
+
+
+def _gram(x: jax.Array) -> jax.Array:
+    """Returns X·Xᵀ, [..., n, n]. Of large ones, blocks below the diagonal are copied from above it."""
+    n = x.shape[-2]
+    if n < SMALLEST_SPLIT:
+        return jnp.einsum("...ij,...kj->...ik", x, x)
+    top, bottom = x[..., : n // 2, :], x[..., n // 2 :, :]
+    corner = jnp.einsum("...ij,...kj->...ik", top, bottom)
+    upper = jnp.concatenate([_gram(top), corner], axis=-1)
+    lower = jnp.concatenate([jnp.swapaxes(corner, -2, -1), _gram(bottom)], axis=-1)
+    return jnp.concatenate([upper, lower], axis=-2)

@@ -45,8 +45,11 @@ def tensor_moments(stack: Stack, arrays: Sequence[jax.Array]) -> TensorMoments:
 
 
 def tensor_norm(stack: Stack, array: jax.Array) -> jax.Array:
-    """Returns the root of the sum of squares of each tensor: [k]."""
-    return jnp.sqrt(jnp.sum(jnp.square(array), axis=stack.tensor_axes))
+    """Returns the root of the sum of squares of each tensor: [k].
+
+    Floored at 1e-15, so that its derivative at zero is zero: biases start there.
+    """
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(array), axis=stack.tensor_axes), 1e-30))
 
 
 class SummaryInputs(NamedTuple):

@@ -42,8 +42,12 @@ def finished(name: str, *, num_steps: int = 4, steps: int = 4) -> Any:
 def next_update(learned: Any, theta: Any, num_steps: int, inner: Any, params: Any) -> Any:
     """Returns what the bare architecture does next when told `num_steps`."""
     loss, grads = jax.value_and_grad(objective)(params)
-    opt = learned.transform(theta, num_steps=num_steps)
-    return jax.jit(lambda s: opt.update(grads, s, params, value=loss)[0])(inner)
+
+    @jax.jit
+    def update(theta: Any, num_steps: jax.Array, inner: Any) -> Any:
+        return learned.transform(theta, num_steps=num_steps).update(grads, inner, params, value=loss)[0]
+
+    return update(theta, jnp.int32(num_steps), inner)
 
 
 def our_update(opt: Any, state: Any, params: Any) -> Any:
@@ -67,11 +71,20 @@ def test_the_state_is_kept_and_told_otherwise(
     assert_close(our_update(opt, longer, params), next_update(learned, theta, num_steps, expected, params))
 
 
-def test_full_reset_is_a_new_run_with_the_weights_of_the_state() -> None:
-    learned, _, opt, params, state = finished("velo")
-    other = perturbed_theta(learned, 1)
-    reset = continue_run(opt, rebind(state, other), params, num_steps=6, how="full_reset")
-    assert_equal(reset, bind(learned, other, num_steps=6).init(params))
+def test_full_reset_is_a_new_run() -> None:
+    learned, theta, opt, params, state = finished("velo")
+    reset = continue_run(opt, state, params, num_steps=6, how="full_reset")
+    assert_equal(reset, bind(learned, theta, num_steps=6).init(params))
+
+
+def test_full_reset_mixes_no_weights() -> None:
+    """The LSTM of `velo` starts from learned values, so a fresh state belongs to its weights."""
+    learned, _, opt, params, state = finished("velo", steps=0)
+    other = rebind(state, perturbed_theta(learned, 1))
+    with pytest.raises(ValueError, match="made with the weights that `state` carries"):
+        continue_run(opt, other, params, num_steps=6, how="full_reset")
+    longer = continue_run(opt, other, params, num_steps=6)
+    assert_equal(longer.theta, other.theta)
 
 
 def test_increase_steps_is_the_default() -> None:
@@ -119,7 +132,7 @@ def test_the_compiled_step_serves_the_continuation() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_depends_on_the_horizon_counts_its_progress(name: str) -> None:
-    """The contract that makes continuation work: a counter that is held against `num_steps` is called `progress`."""
+    """What continuation rests on: a counter that is held against `num_steps` is called `progress`."""
     learned = small(name)
     theta = perturbed_theta(learned)
 
