@@ -14,14 +14,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 
 import lopt
 from lopt.gradient_location import gradient_params
-from lopt.monitoring import step_size_monitor
 from task_generator.datasets import images
 
 Optimizer = optax.GradientTransformationExtraArgs
@@ -35,14 +32,18 @@ STYLE = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
     "font.size": 9,
     "grid.color": "#e3e7eb",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "legend.labelcolor": "#1a2027",
-    "xtick.color": "#4a5560",
-    "ytick.color": "#4a5560",
+    "xtick.color": "#c5cbd3",
+    "xtick.labelcolor": "#4a5560",
+    "ytick.color": "#c5cbd3",
+    "ytick.labelcolor": "#4a5560",
 }
+"""The look of the plots, for `matplotlib.rc_context`."""
 COLORS = ("#1f5fd0", "#c77400", "#0b8a68", "#8a5cd6", "#b8396f", "#5f6b1e")
 
 
@@ -110,18 +111,20 @@ def evaluate(params: Params, network: Cnn, split: str) -> tuple[jax.Array, jax.A
 def training(optimizer: Optimizer, experiment: Experiment) -> Callable[..., Any]:
     """Returns a whole run as a compiled function (params, state, key) → (params, state, History).
 
-    `optimizer` is wrapped in `step_size_monitor`; make the state with `start`. The batches are a function of the
-    key, so every optimizer sees the same ones.
+    Args:
+      optimizer: With a `step_size_monitor` outermost. Its state may be that of another number of steps or of other
+        weights: what defines a learned optimizer is in the state.
+      experiment: The batches are a function of the key, so every optimizer sees the same ones.
     """
     network, num_steps, num_points, batch_size = experiment
-    data, monitored = digits(), step_size_monitor(optimizer)
+    data = digits()
 
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[tuple[Params, Any], jax.Array]:
         params, state = carry
         batch = data.batch(key, "train", batch_size)
         at = gradient_params(state, params)
         loss, grads = jax.value_and_grad(loss_fn)(at, network, batch)
-        updates, state = monitored.update(grads, state, params, value=loss)
+        updates, state = optimizer.update(grads, state, params, value=loss)
         return (optax.apply_updates(params, updates), state), state.measured.step_rms
 
     def window(carry: tuple[Params, Any], keys: jax.Array) -> tuple[tuple[Params, Any], Any]:
@@ -138,9 +141,14 @@ def training(optimizer: Optimizer, experiment: Experiment) -> Callable[..., Any]
     return jax.jit(run)
 
 
-def start(optimizer: Optimizer, params: Params) -> Any:
-    """Returns the state with which `training(optimizer, …)` begins."""
-    return step_size_monitor(optimizer).init(params)
+def stacked(histories: Sequence[History]) -> History:
+    """Returns the histories of several seeds as one, on the host, with a leading axis [seeds]."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *histories)
+
+
+def mean_log(losses: np.ndarray) -> float:
+    """Returns the mean logarithm; a run that diverged is the worst there is."""
+    return float(np.mean(np.log(np.where(np.isfinite(losses), losses, np.inf))))
 
 
 def add_options(parser: argparse.ArgumentParser, *, steps: int, out: str | None) -> None:
@@ -187,10 +195,3 @@ def load(name: str, weights: Sequence[str], *, num_steps: int) -> Optimizer:
             f"Make some:  python examples/meta_train_an_architecture.py --architecture {name} --out {name}.npz\n"
             f"and pass:   --weights {name}={name}.npz"
         ) from error
-
-
-def new_figure(width: float, height: float, **grid: Any) -> tuple[Figure, np.ndarray]:
-    """Returns a figure of that size in inches and its axes as `Figure.subplots` makes them, in the house style."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(squeeze=False, **grid)

@@ -16,15 +16,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import matplotlib as mpl
 import numpy as np
 import optax
 from digits_cnn import (
     COLORS,
     SMALL,
+    STYLE,
     Cnn,
     Experiment,
     History,
@@ -32,18 +35,22 @@ from digits_cnn import (
     add_options,
     init_params,
     load,
-    new_figure,
+    mean_log,
     positive,
-    start,
+    stacked,
     training,
 )
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import lopt
-from lopt.monitoring import tensor_names
+from lopt.monitoring import step_size_monitor, tensor_names
 
 LEARNED = ("pacer", "celo2", "velo")
 BASELINES = ("adam", "adamw_cosine")
 RATES = tuple(rate for rate in lopt.LEARNING_RATE_GRID if 1e-3 <= rate <= 1e-1)
+
+LAYERS = ("#111827", "#b45309", "#0e7490", "#7c3aed", "#be123c")
 
 
 class Contender(NamedTuple):
@@ -67,14 +74,16 @@ class Result(NamedTuple):
 
 def learned(name: str, args: argparse.Namespace) -> Contender:
     """Returns a learned optimizer: no setting to try."""
-    return Contender(name, name, {"-": load(name, args.weights, num_steps=args.steps)})
+    optimizer = load(name, args.weights, num_steps=args.steps)
+    return Contender(name, name, {"-": step_size_monitor(optimizer)})
 
 
 def tuned(name: str, num_steps: int, rates: Sequence[float]) -> Contender:
     """Returns a baseline at every rate. The rate is kept in the state, so one program serves them all."""
     baseline = lopt.BASELINES[name]
     at = optax.inject_hyperparams(lambda learning_rate: baseline.factory(learning_rate, num_steps))
-    return Contender(name, baseline.label, {f"{rate:g}": at(learning_rate=rate) for rate in rates})
+    settings = {f"{rate:g}": step_size_monitor(at(learning_rate=rate)) for rate in rates}
+    return Contender(name, baseline.label, settings)
 
 
 def compare(contender: Contender, experiment: Experiment, num_seeds: int) -> Result:
@@ -83,13 +92,10 @@ def compare(contender: Contender, experiment: Experiment, num_seeds: int) -> Res
     first = next(iter(settings.values()))
     params = [init_params(experiment.network, seed) for seed in range(num_seeds)]
     began = time.monotonic()
-    run = training(first, experiment).lower(params[0], start(first, params[0]), jax.random.key(0)).compile()
+    run = training(first, experiment).lower(params[0], first.init(params[0]), jax.random.key(0)).compile()
     compiled = time.monotonic()
     histories = {
-        name: jax.tree.map(
-            lambda *leaves: np.stack(leaves),
-            *(run(p, start(opt, p), jax.random.key(seed))[2] for seed, p in enumerate(params)),
-        )
+        name: stacked([run(p, opt.init(p), jax.random.key(seed))[2] for seed, p in enumerate(params)])
         for name, opt in settings.items()
     }
     num_steps = len(settings) * num_seeds * experiment.num_steps
@@ -104,11 +110,6 @@ def compare(contender: Contender, experiment: Experiment, num_seeds: int) -> Res
     )
     report(result)
     return result
-
-
-def mean_log(losses: np.ndarray) -> float:
-    """Returns the mean logarithm; a run that diverged is the worst there is."""
-    return float(np.mean(np.log(np.where(np.isfinite(losses), losses, np.inf))))
 
 
 def report(result: Result) -> None:
@@ -134,48 +135,46 @@ def print_table(results: Sequence[Result], num_seeds: int) -> None:
         )
 
 
+@mpl.rc_context(STYLE)
 def draw(results: Sequence[Result], names: Sequence[str], path: Path) -> None:
     """Draws learning curves above, and below, for each optimizer, the root mean square of each tensor's steps."""
-    figure, _ = new_figure(11, 6.6)
-    figure.clear()
+    figure = Figure(figsize=(11, 6.8))
     upper, lower = figure.subfigures(2, 1, height_ratios=(3, 2))
-    draw_curves(upper.subplots(1, 2, sharex=True, sharey=True), results)
+    panels = upper.subplots(1, 2, sharex=True, sharey=True)
+    for axes, title, field in zip(
+        panels, ("Training loss", "Test loss"), ("train_loss", "test_loss"), strict=True
+    ):
+        for result, color in zip(results, cycle(COLORS), strict=False):
+            steps, losses = result.histories.step[0], getattr(result.histories, field)
+            axes.fill_between(steps, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.12, lw=0)
+            axes.plot(steps, np.exp(np.log(losses).mean(axis=0)), color=color, label=result.label)
+        axes.set(title=f"{title}: mean of {len(losses)} seeds, and their range", xlabel="updates", yscale="log")
+    panels[0].legend()
     draw_steps(lower.subplots(1, len(results), sharey=True, squeeze=False)[0], results, names)
     figure.savefig(path, dpi=130)
 
 
-def draw_curves(panels: Any, results: Sequence[Result]) -> None:
-    for axes, title, field in zip(
-        panels, ("Training loss", "Test loss"), ("train_loss", "test_loss"), strict=True
-    ):
-        for result, color in zip(results, COLORS, strict=False):
-            losses = getattr(result.histories, field)
-            mean = np.exp(np.log(losses).mean(axis=0))
-            axes.fill_between(
-                result.histories.step[0], losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.15
-            )
-            axes.plot(result.histories.step[0], mean, color=color, label=result.label)
-        axes.set(title=title, xlabel="updates", yscale="log")
-    panels[0].legend()
-
-
-def draw_steps(panels: Any, results: Sequence[Result], names: Sequence[str]) -> None:
+def draw_steps(panels: Sequence[Axes], results: Sequence[Result], names: Sequence[str]) -> None:
+    """Draws one line per tensor: kernels solid, biases dotted."""
     layers = list(dict.fromkeys(name.split("/")[0] for name in names))
+    largest = max(result.histories.step_rms.max() for result in results)
     for axes, result in zip(panels, results, strict=True):
         steps = result.histories.step_rms.mean(axis=0)
         for column, name in enumerate(names):
             layer, _, kind = name.partition("/")
+            is_kernel = kind == "kernel"
             axes.plot(
                 np.arange(1, len(steps) + 1),
-                np.where(steps[:, column] > 0, steps[:, column], np.nan),
-                color=COLORS[layers.index(layer) % len(COLORS)],
-                linestyle="-" if kind == "kernel" else ":",
-                linewidth=1,
-                label=layer if kind == "kernel" else None,
+                steps[:, column],
+                color=LAYERS[layers.index(layer) % len(LAYERS)],
+                linestyle="-" if is_kernel else ":",
+                linewidth=1.2,
+                label=f"{layer} (dotted: its bias)" if is_kernel else None,
             )
-        axes.set(title=result.label, xlabel="updates", yscale="log")
-    panels[0].set_ylabel("step size, RMS")
-    panels[0].legend()
+        axes.set(title=f"{result.label}: steps", xlabel="updates", yscale="log")
+        axes.set_ylim(1e-4 * largest, 2 * largest)
+    panels[0].set_ylabel("root mean square of the update")
+    panels[0].legend(loc="lower left")
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Result]:

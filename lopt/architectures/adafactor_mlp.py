@@ -168,6 +168,7 @@ def _init(config: AdafactorMlpConfig, params: Any) -> AdafactorMlpState:
     )
 
 
+@partial(jax.jit, static_argnums=0)
 def _update(
     config: AdafactorMlpConfig, theta: Theta, grads: Any, state: AdafactorMlpState, params: Any
 ) -> tuple[Any, AdafactorMlpState]:

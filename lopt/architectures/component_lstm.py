@@ -21,6 +21,7 @@ It keeps 80 numbers per parameter: that is the price which later architectures a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -117,6 +118,7 @@ def _init(config: ComponentLstmConfig, params: Any) -> ComponentLstmState:
     )
 
 
+@partial(jax.jit, static_argnums=0)
 def _update(
     config: ComponentLstmConfig, theta: Theta, grads: Any, state: ComponentLstmState, params: Any
 ) -> tuple[Any, ComponentLstmState]:

@@ -31,6 +31,7 @@ offset c belongs to the attended step. And γ_s has a floor of 1e-30 (1e-16 ther
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -231,6 +232,7 @@ def _init_stack(config: HierarchicalGruConfig, stack: st.Stack, hidden: jax.Arra
     )
 
 
+@partial(jax.jit, static_argnums=0)
 def _update(
     config: HierarchicalGruConfig, theta: Theta, grads: Any, state: HierarchicalGruState, params: Any
 ) -> tuple[Any, HierarchicalGruState]:

@@ -20,6 +20,7 @@ that a random walk of T steps covers the same at every horizon.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -178,6 +179,7 @@ def _init_factored(piece: jax.Array) -> FactoredMoment:
     return init_factored(piece.shape)
 
 
+@partial(jax.jit, static_argnums=0)
 def _update(
     config: PacerConfig,
     theta: Theta,

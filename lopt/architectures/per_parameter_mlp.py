@@ -22,6 +22,7 @@ beyond which their squares or the sums of these overflow and the published updat
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -170,6 +171,7 @@ def _init(config: PerParameterMlpConfig, params: Any) -> PerParameterMlpState:
     )
 
 
+@partial(jax.jit, static_argnums=0)
 def _update(
     config: PerParameterMlpConfig, theta: Theta, grads: Any, state: PerParameterMlpState, params: Any
 ) -> tuple[Any, PerParameterMlpState]:

@@ -24,6 +24,7 @@ sinusoids of the step as in [2], see `lopt.features.sinusoids`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -264,6 +265,7 @@ def _observe_validation(config: RnnMlpConfig, state: RnnMlpState, loss: jax.Arra
     )
 
 
+@partial(jax.jit, static_argnums=0)
 def _update(
     config: RnnMlpConfig, theta: Theta, grads: Any, state: RnnMlpState, params: Any, loss: jax.Array
 ) -> tuple[Any, RnnMlpState]:

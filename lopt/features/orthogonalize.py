@@ -17,7 +17,7 @@ import jax.numpy as jnp
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b and c of [1]."""
 SMALLEST_SPLIT = 512
-"""Rows from which on a product of a matrix with its own transpose is split; smaller ones gain nothing (measured)."""
+"""Rows from which on a matrix's product with its own transpose is split; smaller ones gain nothing (measured)."""
 
 
 def orthogonalize(
@@ -33,8 +33,8 @@ def orthogonalize(
 
     Args:
       matrices: [..., n, m], every matrix on its own. The products are of the smaller side: A is [..., s, s] with
-        s = min(n, m), and an iteration costs up to 4·s²·max(n, m) + 2·s³ operations per matrix, a fifth to a quarter less for
-        large ones.
+        s = min(n, m), and an iteration costs 4·s²·max(n, m) + 2·s³ operations per matrix, for large ones a fifth
+        to a quarter less.
       num_iterations: Iterations.
       epsilon: Added to the Frobenius norm that a matrix is divided by.
       coefficients: a, b and c.

@@ -213,7 +213,7 @@ def test_a_momentum_decay_below_zero_is_the_releases_only() -> None:
 
 
 def test_gradients_are_bounded_only_where_the_release_overflows() -> None:
-    params = random_params()
+    params = {name: p for name, p in random_params().items() if name in ("matrix", "vector", "scalar")}
     theta = random_theta(AdafactorMlpConfig())
     for size, is_same in ((1e12, True), (1e20, False)):
         gradients = [jax.tree.map(lambda p: size * p, params)] * 3  # noqa: B023

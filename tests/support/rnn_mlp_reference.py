@@ -29,6 +29,10 @@ def linear(weights: Any, x: np.ndarray) -> np.ndarray:
     return x @ weights["w"] + weights["b"]
 
 
+def as_float64(theta: Any) -> Any:
+    return {k: as_float64(v) for k, v in theta.items()} if isinstance(theta, dict) else np.float64(theta)
+
+
 class LossAccum:
     """App. C.2.2."""
 
@@ -62,7 +66,6 @@ class Reference:
         epsilon: float,
         counts_validation: bool,
     ):
-        as_float64 = lambda x: {k: as_float64(v) for k, v in x.items()} if isinstance(x, dict) else np.float64(x)  # noqa: E731
         self.theta = as_float64(theta)
         self.params = [np.asarray(p, np.float64) for p in params]
         self.ms = [np.zeros((*p.shape, len(DECAYS))) for p in self.params]
@@ -117,7 +120,11 @@ class Reference:
                 self.from_mlp[i],
                 [clip_log_abs(np.linalg.norm(grad.ravel())), 1.0 if param.ndim == 0 else -1.0],
                 [clip_log_abs(ms.mean()), np.sign(ms.mean()), clip_log_abs(rms.mean()), np.sign(rms.mean())],
-                [clip_log_abs(param.mean()), np.sign(param.mean()), clip_log_abs(np.linalg.norm(param.ravel()))],
+                [
+                    clip_log_abs(param.mean()),
+                    np.sign(param.mean()),
+                    clip_log_abs(np.linalg.norm(param.ravel())),
+                ],
                 np.log(shape) - 1.0,
                 [
                     self.train.weight(loss),
