@@ -48,7 +48,7 @@ COLORS = ("#1f5fd0", "#c77400", "#0b8a68", "#8a5cd6", "#b8396f", "#5f6b1e")
 
 
 class Cnn(nn.Module):
-    """3×3 convolutions of stride 2 and a linear head: 6 090 parameters in six tensors."""
+    """3×3 convolutions of stride 2 and a linear head: 6 090 parameters by default."""
 
     channels: tuple[int, ...] = (16, 32)
 
@@ -86,7 +86,8 @@ class History(NamedTuple):
 
 def digits() -> images.ImageDataset:
     """Returns scikit-learn's 1 797 handwritten digits, split once and for all; read when first asked for."""
-    return images.load("digits", 8)
+    with jax.ensure_compile_time_eval():  # arrays even if a program that is being traced asks first
+        return images.load("digits", 8)
 
 
 def init_params(network: Cnn, seed: int) -> Params:
@@ -117,11 +118,10 @@ def training(optimizer: Optimizer, experiment: Experiment) -> Callable[..., Any]
       experiment: The batches are a function of the key, so every optimizer sees the same ones.
     """
     network, num_steps, num_points, batch_size = experiment
-    data = digits()
 
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[tuple[Params, Any], jax.Array]:
         params, state = carry
-        batch = data.batch(key, "train", batch_size)
+        batch = digits().batch(key, "train", batch_size)
         at = gradient_params(state, params)
         loss, grads = jax.value_and_grad(loss_fn)(at, network, batch)
         updates, state = optimizer.update(grads, state, params, value=loss)

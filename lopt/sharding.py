@@ -136,9 +136,9 @@ def _stacked_axes(shape: tuple[int, ...], tensors: list[_Tensor]) -> Axes:
     by_shape: dict[tuple[int, ...], list[Axes]] = {}
     for tensor in tensors:
         by_shape.setdefault(tensor.shape, []).append(tensor.axes)
-    found = [s for s in by_shape if _is_stack_of(shape, s, len(by_shape[s]))]
-    if found:
-        best = max(found, key=lambda s: (len(s), s == shape[-len(s) :]))
+    fits = {tensor: _fit(shape, tensor, len(members)) for tensor, members in by_shape.items()}
+    best = max(fits, key=lambda tensor: (fits[tensor], len(tensor)))
+    if fits[best] > 0:
         axes = _shared_axes(by_shape[best])
         tail = tuple(None if n == 1 else a for n, a in zip(shape[-len(best) :], axes, strict=True))
         return (None,) * (len(shape) - len(best)) + tail
@@ -148,18 +148,20 @@ def _stacked_axes(shape: tuple[int, ...], tensors: list[_Tensor]) -> Axes:
     return (None,) * len(shape)
 
 
-def _is_stack_of(shape: tuple[int, ...], tensor: tuple[int, ...], num_tensors: int) -> bool:
-    """Whether an array of `shape` may hold tensors of one shape, or factors of them, stacked.
+def _fit(shape: tuple[int, ...], tensor: tuple[int, ...], num_tensors: int) -> int:
+    """Returns how likely an array of `shape` holds tensors of one shape, or factors of them: 0 for not at all.
 
-    At most as many as there are, since a wrapper may show an optimizer some of the parameters only; for vectors
-    exactly as many, since rows of per-tensor values are vectors, too.
+    All of them stacked is likeliest, then as many at most, since a wrapper may show an optimizer only some of the
+    parameters; for vectors exactly as many, since rows of per-tensor values are vectors, too.
     """
     lead, tail = shape[: -len(tensor)], shape[-len(tensor) :]
     if len(tail) < len(tensor) or any(n not in (1, m) for n, m in zip(tail, tensor, strict=True)):
-        return False
-    if len(tensor) == 1:
-        return bool(lead) and lead[-1] == num_tensors and tail == tensor
-    return not lead or lead[-1] <= num_tensors
+        return 0
+    if len(tensor) == 1 and (tail != tensor or lead[-1:] != (num_tensors,)):
+        return 0
+    if lead and lead[-1] > num_tensors:
+        return 0
+    return 1 + (tail == tensor) + 2 * (lead == (num_tensors,))
 
 
 def _layered_axes(shape: tuple[int, ...], tensors: list[_Tensor]) -> Axes:

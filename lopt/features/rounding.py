@@ -5,8 +5,8 @@ half a unit in the last place is up to 1/256 of the number, so round-to-nearest 
 step, and the average would stand still short of what it averages. Rounded up with the probability of the part
 that is cut off, it is right on average, and the errors of successive steps cancel instead of adding up.
 
-The dice are a hash of the number's own bits and of `salt`, so there is no random state, the same run gives the
-same bits, and a sharded array rounds as the whole one does. Elements of equal value round the same way.
+The dice are a hash of the number's own bits and of `salt`: there is no random state, and the same numbers give
+the same bits, sharded or whole. Elements of equal value round the same way.
 
 [1] Gupta et al. 2015, "Deep Learning with Limited Numerical Precision" (stochastic rounding).
 """

@@ -26,7 +26,8 @@ def test_singular_values_go_through_the_polynomial(shape: tuple[int, int]) -> No
 
 def test_is_the_one_inside_optax_muon() -> None:
     matrix = jax.random.normal(jax.random.key(1), (6, 20))
-    muon = optax.contrib.scale_by_muon(beta=0.0, nesterov=False)
+    axes = {"w": optax.contrib.MuonDimensionNumbers()}
+    muon = optax.contrib.scale_by_muon(beta=0.0, nesterov=False, weight_dimension_numbers=axes)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         theirs, _ = muon.update({"w": matrix}, muon.init({"w": matrix}))
     np.testing.assert_allclose(orthogonalize(matrix), theirs["w"], atol=2e-5)

@@ -142,7 +142,7 @@ def test_equals_a_float64_reference(config: PerParameterMlpConfig, kind: str) ->
     theta, params = random_theta(config), random_params()
     gradients = gradients_like(params, kind)
     mine = updates_of(config, theta, params, gradients)
-    assert_close(mine, reference_updates(config, theta, params, gradients), tolerance=3e-4)
+    assert_close(mine, reference_updates(config, theta, params, gradients), tolerance=1e-5)
 
 
 def test_other_sizes_equal_the_reference() -> None:
@@ -157,7 +157,7 @@ def test_other_sizes_equal_the_reference() -> None:
     theta, params = random_theta(config, seed=3), random_params(seed=1)
     gradients = gradients_like(params, "plain")
     mine = updates_of(config, theta, params, gradients)
-    assert_close(mine, reference_updates(config, theta, params, gradients), tolerance=3e-4)
+    assert_close(mine, reference_updates(config, theta, params, gradients), tolerance=1e-5)
 
 
 def test_tensors_that_are_cut_into_pieces_equal_the_reference() -> None:
@@ -173,7 +173,7 @@ def test_tensors_that_are_cut_into_pieces_equal_the_reference() -> None:
         for grads in gradients_like(params, "plain", 2)
     ]
     mine = updates_of(config, theta, params, gradients)
-    assert_close(mine, reference_updates(config, theta, params, gradients), tolerance=3e-4)
+    assert_close(mine, reference_updates(config, theta, params, gradients), tolerance=1e-5)
 
 
 def test_only_accumulators_that_a_feature_needs_are_kept() -> None:

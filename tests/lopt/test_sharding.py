@@ -66,9 +66,9 @@ def specs(tree: Any) -> Any:
 
 
 def test_stacks_are_cut_as_their_tensors_are() -> None:
-    learned = small("velo")
+    learned = small("velo", mlp_bank_size=5)
     state = specs(state_sharding(learned.transform(perturbed_theta(learned), num_steps=3), abstract()))
-    # One stack per shape, in the order of the sorted names: bias, conv, key (with out and query), norm, scale, up.
+    # One stack per shape, in the order of the sorted names: bias, conv, key (out, query), norm, scale, up.
     bias, conv, attention, norm, scale, up = state.accumulators
     assert bias.momenta == ((None, "model"),) * 3
     assert conv.second_moments == ((None, None, None, None, "model"),)
@@ -128,10 +128,10 @@ def test_large_tensors_kept_as_vectors_are_cut_into_as_many_pieces() -> None:
 
 
 def test_parameters_off_the_mesh_are_refused() -> None:
-    with pytest.raises(ValueError, match="must live on one mesh.*found 0"):
+    with pytest.raises(ValueError, match=r"must live on one mesh.*found 0"):
         state_sharding(optax.adam(0.1), host_params())
     two = {**abstract(), "norm": on(AbstractMesh((4,), ("other",)), {"x": ((8,), ())})["x"]}
-    with pytest.raises(ValueError, match="must live on one mesh.*found 2"):
+    with pytest.raises(ValueError, match=r"must live on one mesh.*found 2"):
         state_sharding(optax.adam(0.1), two)
 
 
@@ -211,16 +211,16 @@ def run_architectures() -> None:
 
 
 def run_wrappers() -> None:
-    """All wrappers at once, the state in bfloat16, a large tensor, and a continuation in the same program."""
+    """All wrappers at once, a large tensor, and a continuation in the same program."""
     shapes = {**SHAPES, "large": ((512, 256), (None, "model"))}
-    learned = small("pacer", state_dtype="bfloat16")
+    learned = small("pacer")
     theta = perturbed_theta(learned)
     accumulated = accumulate_above(
         lambda n: bind(learned, theta, num_steps=n), num_steps=8, max_training_steps=4
     )
     opt = step_size_monitor(skip_non_finite(l2_weight_decay(accumulated, 1e-3)))
     sharded, params, state, step = check_same(
-        opt, shapes, steps=6, name="wrappers", cut=6, rtol=2e-3, atol=2e-4
+        opt, shapes, steps=6, name="wrappers", cut=6, rtol=1e-4, atol=2e-6
     )
     state = continue_run(sharded, state, params, num_steps=4)
     step(params, state, jnp.float32(6))

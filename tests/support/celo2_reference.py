@@ -85,7 +85,7 @@ class Celo2Reference:
 
 
 def newton_schulz(matrix: np.ndarray) -> np.ndarray:
-    """Returns the matrix after five iterations, by its singular values: each goes through the polynomial by itself."""
+    """Returns the matrix after five iterations, by its singular values: each goes through the polynomial."""
     a, b, c = COEFFICIENTS
     u, s, v = np.linalg.svd(matrix / (np.linalg.norm(matrix) + 1e-8), full_matrices=False)
     for _ in range(5):

@@ -1,0 +1,76 @@
+"""Weights files: what is written comes back, what is damaged says so, and what ships works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lopt
+from lopt import shipped
+from lopt.architectures.pacer import PacerConfig
+
+
+def test_a_file_gives_back_configuration_and_theta(tmp_path: Path) -> None:
+    config = PacerConfig(hidden_size=4)
+    theta = config.build().init_theta(jax.random.key(3))
+    path = tmp_path / "mine.npz"
+    shipped.write_weights(path, config, theta, note="made by a test")
+    learned, again = lopt.load_theta(str(path))
+    assert learned.config == config  # type: ignore[attr-defined]
+    jax.tree.map(np.testing.assert_array_equal, theta, again)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.npz"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not a zip", lambda b: b""])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "mine.npz"
+    shipped.write_weights(path, PacerConfig(), PacerConfig().build().init_theta(jax.random.key(0)))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"mine\.npz"):
+        lopt.load(str(path), num_steps=5)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        lopt.load(str(tmp_path / "nowhere.npz"), num_steps=5)
+    with pytest.raises(lopt.UnknownNameError, match=r"'vello'.*Did you mean 'velo'"):
+        lopt.load("shipped:vello", num_steps=5)
+    with pytest.raises(ValueError, match=r"\.npz"):
+        shipped.write_weights(tmp_path / "mine.txt", PacerConfig(), {})
+
+
+@pytest.mark.parametrize("name", shipped.shipped_names())
+def test_shipped_weights_train_a_small_regression(name: str) -> None:
+    """Far from what they were trained on: the loss falls by half in sixty steps, and nothing diverges."""
+    x = jax.random.normal(jax.random.key(0), (64, 8))
+    y = jnp.tanh(x @ jax.random.normal(jax.random.key(1), (8, 4)))
+    draw = lambda seed, shape: jax.random.normal(jax.random.key(seed), shape) / jnp.sqrt(jnp.float32(shape[0]))  # noqa: E731
+    params = {"w0": draw(2, (8, 16)), "b0": jnp.zeros(16), "w1": draw(3, (16, 4)), "b1": jnp.zeros(4)}
+
+    def loss_fn(p: Any) -> jax.Array:
+        hidden = jnp.tanh(x @ p["w0"] + p["b0"][None])
+        return jnp.mean(jnp.square(hidden @ p["w1"] + p["b1"][None] - y))
+
+    optimizer = lopt.load(f"shipped:{name}", num_steps=60)
+
+    @jax.jit
+    def step(carry: Any) -> Any:
+        params, state = carry
+        loss, grads = jax.value_and_grad(loss_fn)(params)
+        updates, state = optimizer.update(grads, state, params, value=loss)
+        return optax.apply_updates(params, updates), state
+
+    carry = (params, optimizer.init(params))
+    for _ in range(60):
+        carry = step(carry)
+    assert float(loss_fn(carry[0])) < 0.5 * float(loss_fn(params))
+
+
+def test_the_small_velo_pacer_and_celo2_ship() -> None:
+    assert {"celo2", "pacer", "velo"} <= set(shipped.shipped_names())
