@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 import lopt
-from lopt.gradient_location import gradient_params
 from task_generator.datasets import images
 
 Optimizer = optax.GradientTransformationExtraArgs
@@ -122,7 +121,7 @@ def training(optimizer: Optimizer, experiment: Experiment) -> Callable[..., Any]
     def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[tuple[Params, Any], jax.Array]:
         params, state = carry
         batch = digits().batch(key, "train", batch_size)
-        at = gradient_params(state, params)
+        at = lopt.gradient_params(state, params)
         loss, grads = jax.value_and_grad(loss_fn)(at, network, batch)
         updates, state = optimizer.update(grads, state, params, value=loss)
         return (optax.apply_updates(params, updates), state), state.measured.step_rms

@@ -4,10 +4,10 @@
     python examples/finetune.py --optimizer velo --steps 1000
     python examples/finetune.py --weights pacer=mine.npz       # weights that you meta-trained
 
-A learned optimizer plans for a run of known length, and by its end its steps have shrunk. To go on, its state must be
-told how. Two half-trained models, each the outcome of a run of half the steps:
+A learned optimizer plans for a run of known length, and by its end its steps have shrunk. To go on, its state must
+be told how. Two half-trained models, each the outcome of a run of half the steps:
 
-    by the learned optimizer itself    goes on in each of the four ways of `lopt.continuation.continue_run`
+    by the learned optimizer itself    goes on in each of the four ways of `lopt.continue_run`
     by Adam (constant rate 0.01)       the learned optimizer starts afresh on the parameters, or Adam goes on
 
 For reference, one uninterrupted run of all the steps. Every second half has the same batches. Prints a table; draws
@@ -43,8 +43,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import lopt
-from lopt.continuation import Continuation, continue_run
-from lopt.monitoring import step_size_monitor
+from lopt.continuation import Continuation
 
 ADAM_RATE = 0.01
 """The best of the grid in train_a_cnn.py."""
@@ -62,9 +61,9 @@ class Halves(NamedTuple):
 def runs_of_seed(name: str, args: argparse.Namespace, experiment: Experiment) -> Any:
     """Returns a function from a seed to the history of every run, by its `Halves`."""
     half, network = experiment.num_steps, experiment.network
-    optimizer = step_size_monitor(load(name, args.weights, num_steps=half))
-    whole = step_size_monitor(load(name, args.weights, num_steps=2 * half))
-    adam = step_size_monitor(lopt.BASELINES["adam"].factory(ADAM_RATE, half))
+    optimizer = lopt.step_size_monitor(load(name, args.weights, num_steps=half))
+    whole = lopt.step_size_monitor(load(name, args.weights, num_steps=2 * half))
+    adam = lopt.step_size_monitor(lopt.BASELINES["adam"].factory(ADAM_RATE, half))
     # One program for all runs of the learned optimizer: the number of steps is in the state.
     run, run_adam = training(optimizer, experiment), training(adam, experiment)
 
@@ -74,7 +73,7 @@ def runs_of_seed(name: str, args: argparse.Namespace, experiment: Experiment) ->
         params, state, first = run(initial, optimizer.init(initial), key)
         done = {}
         for how in WAYS:
-            told = continue_run(optimizer, state, params, num_steps=half, how=how)
+            told = lopt.continue_run(optimizer, state, params, num_steps=half, how=how)
             done[Halves(name, how)] = joined(first, run(params, told, second_key)[2])
         params, state, first = run(initial, whole.init(initial), key)
         done[Halves(name, UNINTERRUPTED)] = joined(first, run(params, state, second_key)[2])
@@ -93,10 +92,12 @@ def joined(first: History, second: History) -> History:
 
 
 def print_table(results: dict[Halves, History]) -> None:
-    """Prints losses at half-time, at the worst moment afterwards, and at the end: geometric means over the seeds."""
+    """Prints losses at half-time, at the worst moment afterwards, and at the end."""
     num_seeds, num_points = next(iter(results.values())).train_loss.shape
     half = num_points // 2
-    print(f"\nMeans of {num_seeds} seeds: training loss at half-time, its highest point afterwards, and the end")
+    print(
+        f"\nMeans of {num_seeds} seeds: training loss at half-time, its highest point afterwards, and the end"
+    )
     print(f"{'first half':<11}{'second half':<16}{'half-time':>10}{'highest':>10}{'end':>10}", end="")
     print(f"{'test loss':>11}{'accuracy':>10}")
     for (first, second), history in results.items():
@@ -125,7 +126,9 @@ def draw(results: dict[Halves, History], name: str, path: Path) -> None:
                 draw_halves(steps, update, geometric_mean(history.step_rms.mean(axis=2)), second, **style)
         axes.set_title(f"Half-trained by {first}: training loss")
         axes.legend(title="second half", alignment="left")
-    steps.set(title=f"Half-trained by {name}: steps", ylabel="root mean square of the update, mean over tensors")
+    steps.set(
+        title=f"Half-trained by {name}: steps", ylabel="root mean square of the update, mean over tensors"
+    )
     steps.set_ylim(1e-3 * steps.dataLim.ymax, 2 * steps.dataLim.ymax)
     for axes in (own, after_adam, steps):
         axes.set(xlabel="updates", yscale="log")

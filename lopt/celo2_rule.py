@@ -158,7 +158,7 @@ def adam_step(
 def warmup_cosine(
     progress: jax.Array, num_steps: jax.Array, *, warmup_fraction: float, final_fraction: float
 ) -> jax.Array:
-    """Returns the learning rate's schedule at the update number `progress`, in (0, 1].
+    """Returns the learning rate's schedule at the update number `progress`, in [0, 1].
 
     It rises linearly over the first `warmup_fraction` of `num_steps` updates, starting above zero, and follows half
     a cosine down to `final_fraction` at `num_steps`, where it stays.

@@ -15,7 +15,7 @@ For hidden layers of more than about 16 units, where unrolling only makes code, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -114,30 +114,29 @@ def _coefficient(stack: Stack, value: jax.Array) -> jax.Array:
     return value.reshape((-1,) + (1,) * len(stack.shape))
 
 
-def wide_mlp(
-    layers: Sequence[DenseLayer], features: Features, *, scales: jax.Array | None = None
-) -> list[jax.Array]:
-    """Returns the same network as `narrow_mlp` by matrix products with the features in front; one for all tensors.
+def wide_mlp(layers: Sequence[DenseLayer]) -> Callable[[Features, jax.Array], list[jax.Array]]:
+    """Returns the network of `narrow_mlp` as a function of features and scales, made of matrix products.
 
-    Its intermediates, inputs and a hidden layer, are arrays of their own: call it on pieces of a stack that stay in
-    cache (`lopt.features.chunks`), and compute the features there too.
+    Its intermediates, the inputs and a hidden layer, are arrays of their own: make the network once, and apply it
+    to pieces of a stack that stay in cache (`lopt.features.chunks`), where the features are computed too.
 
     Args:
-      layers: At least one. Weights are shared, [in, out]; a bias is shared, [out], or per tensor, [b, out].
-      features: Arrays [b, *dims] of one shape, b tensors or parts of them. What is the same for all of a tensor's
-        parameters belongs in the first layer's bias.
-      scales: Multiplied into each feature, [b, num_features]; None for ones.
+      layers: At least one. Weights are shared by all tensors, [in, out]; a bias is shared, [out].
 
     Returns:
-      One array [b, *dims] per output unit.
+      A function of features, arrays [b, *dims] of one shape (b tensors, or parts of them), and the scales that are
+      multiplied into them, [b, num_features]. It returns one array [b, *dims] per output unit. What is the same for
+      all parameters is no feature: it belongs in the first layer's bias.
     """
-    dims = tuple(range(1, features[0].ndim))
-    if scales is not None:
-        features = [f * jnp.expand_dims(scales[:, i], dims) for i, f in enumerate(features)]
-    x = jnp.stack(features)
-    for i, layer in enumerate(layers):
-        bias = jnp.moveaxis(layer.bias.reshape((-1, layer.bias.shape[-1])), -1, 0)
-        x = jnp.tensordot(layer.weight, x, axes=((0,), (0,))) + bias.reshape(bias.shape + (1,) * len(dims))
-        if i < len(layers) - 1:
-            x = jax.nn.relu(x)
-    return [x[i] for i in range(x.shape[0])]
+    # Turned around here, once: the compiler would move it into the product of every piece.
+    weights = jax.lax.optimization_barrier([layer.weight.T for layer in layers])
+
+    def apply(features: Features, scales: jax.Array) -> list[jax.Array]:
+        dims = tuple(range(1, features[0].ndim))
+        x = jnp.stack([f * jnp.expand_dims(scales[:, i], dims) for i, f in enumerate(features)])
+        for i, (weight, layer) in enumerate(zip(weights, layers, strict=True)):
+            x = jax.nn.relu(x) if i else x
+            x = jnp.tensordot(weight, x, axes=1) + jnp.expand_dims(layer.bias, (1, *(d + 1 for d in dims)))
+        return [x[i] for i in range(x.shape[0])]
+
+    return apply

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from lopt import nn
-from lopt.features.chunks import Chunks, plan_chunks
+from lopt.features.chunks import over_parameters
 from lopt.features.rolling import RollingMoments, rolling_features
 from lopt.features.stacks import Stack
 
@@ -47,18 +47,17 @@ class _Layers(NamedTuple):
     biases: list[jax.Array]  # [out], from the second layer on
 
 
-class _Inputs(NamedTuple):
-    """Parameters of b tensors, all of them or a part; `moments` are [d, b, *dims]."""
+class _PerTensor(NamedTuple):
+    """What the network needs to know of each tensor."""
 
-    scales: jax.Array  # [num_features, b]
-    bias: jax.Array  # [hidden, b]
-    param: jax.Array  # [b, *dims]
-    grad: jax.Array
-    moments: RollingMoments
+    scales: jax.Array  # [k, num_features]
+    bias: jax.Array  # [k, hidden]
 
 
+_Arrays = tuple[jax.Array, jax.Array, list[jax.Array], list[jax.Array]]
+"""Parameters, gradient, momenta and second moments, the latter one array per decay; [b, *dims] each."""
 _Outputs = tuple[jax.Array, jax.Array]
-"""Updates [b, *dims], and the last hidden layer summed over these parameters, [hidden, b]."""
+"""Updates [b, *dims], and the last hidden layer summed over these parameters, [b, hidden]."""
 
 
 def steps_and_messages(
@@ -85,8 +84,8 @@ def steps_and_messages(
       progress: The run's step counter, scalar: never negative.
     """
     scales = _scales(stack, settings, param, grad, moments)
-    rows, last = scales.shape[0], len(network) // 2 - 1
-    bias = nn.linear({"w": network["w0"][rows:], "b": network["b0"]}, context).T
+    rows, last = scales.shape[1], len(network) // 2 - 1
+    bias = nn.linear({"w": network["w0"][rows:], "b": network["b0"]}, context)
     weights = [
         network["w0"][:rows],
         *[network[f"w{i}"] for i in range(1, last)],
@@ -97,65 +96,43 @@ def steps_and_messages(
         weights=jax.lax.optimization_barrier([w.T for w in weights]),
         biases=[*[network[f"b{i}"] for i in range(1, last)], network[f"b{last}"][:2]],
     )
-    inputs = _Inputs(scales, bias, param, grad, moments)
 
     def whole() -> _Outputs:
-        chunks = plan_chunks(stack, CHUNK_SIZE)
-        apply = lambda inputs: _apply(settings, layers, inputs)  # noqa: E731
-        if chunks is None:
-            return apply(inputs)
-        in_pieces = lambda inputs: _in_pieces(stack, chunks, settings, layers, inputs)  # noqa: E731
-        return jax.lax.platform_dependent(inputs, cpu=in_pieces, default=apply)
+        return over_parameters(
+            stack,
+            lambda of_tensor, arrays: _apply(settings, layers, of_tensor, arrays),
+            _PerTensor(scales, bias),
+            (param, grad, list(moments.momenta), list(moments.second_moments)),
+            chunk_size=CHUNK_SIZE,
+        )
 
     # A border, as in `lopt.features.compiled_once`: without it the moments are computed a second time, cut up.
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(whole))
     steps, sums = jax.lax.cond(progress >= 0, whole, lambda: nothing)
     of_message = {"w": network[f"w{last}"][:, 2:], "b": network[f"b{last}"][2:]}
-    return steps, nn.linear(of_message, sums.T / math.prod(stack.shape))
+    return steps, nn.linear(of_message, sums / math.prod(stack.shape))
 
 
 def _scales(
     stack: Stack, settings: RuleSettings, param: jax.Array, grad: jax.Array, moments: RollingMoments
 ) -> jax.Array:
-    """Returns (ε + mean f²)^(−1/2) over each tensor, for each feature: [num_features, k]."""
+    """Returns (ε + mean f²)^(−1/2) over each tensor, for each feature: [k, num_features]."""
     groups = rolling_features(settings.features, param, grad, moments)
     squares = jnp.concatenate([jnp.mean(jnp.square(f), axis=stack.tensor_axes) for f in groups])
-    return jax.lax.rsqrt(settings.epsilon + squares)
+    return jax.lax.rsqrt(settings.epsilon + squares).T
 
 
-def _apply(settings: RuleSettings, layers: _Layers, inputs: _Inputs) -> _Outputs:
-    dims = tuple(range(2, inputs.param.ndim + 1))
-    groups = rolling_features(settings.features, inputs.param, inputs.grad, inputs.moments)
-    x = jnp.concatenate(groups) * jnp.expand_dims(inputs.scales, dims)
+def _apply(settings: RuleSettings, layers: _Layers, of_tensor: _PerTensor, arrays: _Arrays) -> _Outputs:
+    param, grad, momenta, second_moments = arrays
+    dims = tuple(range(2, param.ndim + 1))
+    moments = RollingMoments(jnp.stack(momenta), jnp.stack(second_moments))
+    groups = rolling_features(settings.features, param, grad, moments)
+    x = jnp.concatenate(groups) * jnp.expand_dims(of_tensor.scales.T, dims)
     if settings.bound is not None:
         x = jnp.clip(0.5 * x, -settings.bound, settings.bound)
-    x = jax.nn.relu(jnp.tensordot(layers.weights[0], x, axes=1) + jnp.expand_dims(inputs.bias, dims))
+    x = jax.nn.relu(jnp.tensordot(layers.weights[0], x, axes=1) + jnp.expand_dims(of_tensor.bias.T, dims))
     for weight, bias in zip(layers.weights[1:-1], layers.biases[:-1], strict=True):
         x = jax.nn.relu(jnp.tensordot(weight, x, axes=1) + jnp.expand_dims(bias, (1, *dims)))
     out = jnp.tensordot(layers.weights[-1], x, axes=1) + jnp.expand_dims(layers.biases[-1], (1, *dims))
     step = -(out[0] * jnp.exp(settings.exp_mult * out[1])) * settings.step_mult
-    return step, jnp.sum(x, axis=dims)
-
-
-def _in_pieces(
-    stack: Stack, chunks: Chunks, settings: RuleSettings, layers: _Layers, inputs: _Inputs
-) -> _Outputs:
-    """Returns `_apply` of the whole stack, piece after piece."""
-    repeats, tensors = chunks.pieces_per_tensor, chunks.tensors
-    num_pieces = stack.num_tensors * repeats // tensors
-    size = math.prod(stack.shape) // repeats
-    per_tensor = lambda x: jnp.repeat(x, repeats, axis=1).reshape(-1, num_pieces, tensors)  # noqa: E731
-    cut = lambda x: x.reshape(-1, num_pieces, tensors, size)  # noqa: E731
-    param, grad = cut(inputs.param), cut(inputs.grad)
-    views = _Inputs(
-        per_tensor(inputs.scales), per_tensor(inputs.bias), param, grad, jax.tree.map(cut, inputs.moments)
-    )
-
-    def piece(i: jax.Array) -> _Outputs:
-        # Read in place: as operands of a scan, the moments would need the pieces, not the decays, in front.
-        found = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False), views)
-        return _apply(settings, layers, found._replace(param=found.param[0], grad=found.grad[0]))
-
-    steps, sums = jax.lax.map(piece, jnp.arange(num_pieces, dtype=jnp.int32))
-    by_tensor = jnp.moveaxis(sums, 1, 0).reshape(sums.shape[1], stack.num_tensors, repeats)
-    return steps.reshape(stack.num_tensors, *stack.shape), jnp.sum(by_tensor, axis=2)
+    return step, jnp.sum(x, axis=dims).T

@@ -57,7 +57,8 @@ def read_arrays(reference: str) -> tuple[Mapping[str, Any], Mapping[str, np.ndar
                 f"no weights file {str(path)!r}; shipped ones: {', '.join(shipped_names())}"
             )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves a file open that turns out not to be an archive.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return json.loads(str(arrays.pop(_CONFIG))), {k: v for k, v in arrays.items() if k != _NOTE}
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:

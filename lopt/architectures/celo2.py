@@ -26,6 +26,7 @@ and does not count in the RMS of the others. The learning rate's schedule and Ad
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -202,6 +203,14 @@ class Celo2:
         self.config = config
         self.adam_leaves = adam_leaves
 
+    def __hash__(self) -> int:
+        return hash(self.config)
+
+    def __eq__(self, other: object) -> bool:  # what a compiled update may be shared by
+        return (
+            isinstance(other, Celo2) and self.config == other.config and self.adam_leaves is other.adam_leaves
+        )
+
     def init_theta(self, key: PRNGKey) -> Theta:
         """Returns initial theta, 329 numbers at the default sizes: `network` has the weights `w0, b0, w1, …`.
 
@@ -267,6 +276,7 @@ class Celo2:
             for path, (_, leaf) in zip(paths, named, strict=True)
         ]
 
+    @partial(jax.jit, static_argnums=0)
     def _update(
         self, theta: Theta, num_steps: jax.Array, grads: Any, state: Celo2State, params: Any
     ) -> tuple[Any, Celo2State]:

@@ -69,7 +69,9 @@ class PacerState(NamedTuple):
     num_updates: jax.Array  # scalar float32: updates that the accumulators have seen
     groups: tuple[GroupState, ...]
     loss_history: lh.LossHistory
-    log_steps: jax.Array  # [num_tensors], non-empty leaves in order: the controller's part of the last log step
+    log_steps: (
+        jax.Array
+    )  # [num_tensors], non-empty leaves in order: the controller's part of the last log step
 
 
 class PacerConfig(ArchitectureConfig):

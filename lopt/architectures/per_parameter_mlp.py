@@ -35,8 +35,8 @@ from pydantic import Field, field_validator
 from lopt import nn
 from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
 from lopt.features import published as pf
-from lopt.features import rolling as ro
 from lopt.features import stacks as st
+from lopt.features.adam_terms import ADAM_DECAYS, ADAM_TERMS, adam_decays, adam_term_sizes, adam_terms
 from lopt.features.chunks import over_parameters
 from lopt.features.iteration import PAPER_TIMESCALES, PUBLISHED_TIMESCALES, tanh_iteration
 from lopt.per_parameter_network import DenseLayer, wide_mlp
@@ -44,11 +44,8 @@ from lopt.registry import lookup
 from lopt.types import PRNGKey, Scalar, Theta
 
 NORMALIZER_EPSILON = 1e-5
-STATISTICS_CHUNK = 16_384
-NETWORK_CHUNK = 8192
-"""Parameters per piece: a hidden layer of 32 units then takes a megabyte, which fits in a core's cache."""
-FEATURES = tuple(name for name in ro.ROLLING_FEATURES if name != "log_param")
-"""Feature groups of [1]."""
+CHUNK_SIZE = 16_384
+"""Parameters per piece: a hidden layer of 32 units then takes two megabytes, which two cores' caches hold."""
 
 
 class PerParameterMlpState(NamedTuple):
@@ -62,12 +59,12 @@ class PerParameterMlpConfig(ArchitectureConfig):
     """Sizes and constants of `per_parameter_mlp`; the defaults are the paper's."""
 
     architecture: Literal["per_parameter_mlp"] = "per_parameter_mlp"
-    features: tuple[str, ...] = FEATURES
+    features: tuple[str, ...] = tuple(ADAM_TERMS)
     """Per-parameter feature groups; leaving one out is an ablation. At least one."""
     iteration_timescales: tuple[Annotated[float, Field(gt=0)], ...] = PAPER_TIMESCALES
     """In updates; without any, the network does not see time."""
-    decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(ro.ROLLING_DECAYS, min_length=1)
-    """Of the momenta and, where a feature needs them, of the second moments."""
+    decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(ADAM_DECAYS, min_length=1)
+    """Of momenta and second moments; only those that a feature needs are kept."""
     hidden_size: int = Field(32, ge=1, le=1024)
     hidden_layers: int = Field(1, ge=1, le=8)
     step_mult: float = Field(0.001, gt=0)
@@ -83,7 +80,7 @@ class PerParameterMlpConfig(ArchitectureConfig):
         if not names or len(set(names)) != len(names):
             raise ValueError(f"`features` must name at least one feature group, and each once, got {names}")
         for name in names:
-            lookup(ro.ROLLING_FEATURES, name, kind="per-parameter feature")
+            lookup(ADAM_TERMS, name, kind="per-parameter feature")
         return names
 
     @classmethod
@@ -101,7 +98,7 @@ class PerParameterMlpConfig(ArchitectureConfig):
     @property
     def num_inputs(self) -> int:
         """Inputs of the network: 22 features and 9 time-scales with the defaults."""
-        sizes = ro.rolling_feature_sizes(len(self.decays))
+        sizes = adam_term_sizes(len(self.decays))
         return sum(sizes[name] for name in self.features) + len(self.iteration_timescales)
 
     def build(self) -> PerParameterMlp:
@@ -148,25 +145,12 @@ class PerParameterMlp:
         return optax.GradientTransformationExtraArgs(lambda params: _init(self.config, params), update)
 
 
-def _decays(config: PerParameterMlpConfig) -> pf.Decays:
-    """Returns the decays of the accumulators that the features need."""
-    every, wanted = ro.rolling_decays(config.decays), set(config.features)
-    return pf.Decays(
-        momentum=every.momentum if wanted & {"momentum", "scaled_momentum"} else (),
-        second_moment=every.second_moment
-        if wanted & {"second_moment", "inverse_root", "scaled_momentum"}
-        else (),
-        factored=(),
-    )
-
-
 def _init(config: PerParameterMlpConfig, params: Any) -> PerParameterMlpState:
-    dtype = jnp.dtype(config.state_dtype)
+    decays, dtype = adam_decays(config.features, config.decays), jnp.dtype(config.state_dtype)
     return PerParameterMlpState(
         progress=jnp.zeros((), jnp.int32),
         accumulators=tuple(
-            pf.init_accumulators(stack, _decays(config), dtype)
-            for stack in st.plan_stacks(jax.tree.leaves(params))
+            pf.init_accumulators(stack, decays, dtype) for stack in st.plan_stacks(jax.tree.leaves(params))
         ),
     )
 
@@ -212,14 +196,14 @@ def _step(
     Two passes that write no feature to memory: the first measures the features, the second applies the network.
     Both bring the accumulators forward themselves, which costs less than reading them again.
     """
-    dtype = jnp.dtype(config.state_dtype)
+    decays, dtype = adam_decays(config.features, config.decays), jnp.dtype(config.state_dtype)
 
     def features(arrays: Any) -> tuple[list[jax.Array], pf.Accumulators]:
         p, g, acc = arrays
         if config.max_gradient is not None:
             g = jnp.clip(g, -config.max_gradient, config.max_gradient)
-        acc = pf.accumulate(acc, g, _decays(config), stack)
-        return ro.rolling_features(config.features, p, g, acc), acc
+        acc = pf.accumulate(acc, g, decays, stack)
+        return adam_terms(config.features, p, g, acc), acc
 
     def squares(_: Any, arrays: Any) -> tuple[Any, jax.Array]:
         every, _ = features(arrays)
@@ -227,11 +211,11 @@ def _step(
 
     def network(scales: jax.Array, arrays: Any) -> tuple[Any, Any]:
         every, acc = features(arrays)
-        direction, magnitude = wide_mlp(layers, every, scales=scales)
+        direction, magnitude = apply(every, scales)
         update = -(direction * jnp.exp(config.exp_mult * magnitude)) * config.step_mult
         return (update, pf.store_accumulators(acc, dtype, progress)), ()
 
-    arrays = (param, grad, old)
-    _, sums = over_parameters(stack, squares, (), arrays, chunk_size=STATISTICS_CHUNK)
+    apply, arrays = wide_mlp(layers), (param, grad, old)
+    _, sums = over_parameters(stack, squares, (), arrays, chunk_size=CHUNK_SIZE)
     scales = jax.lax.rsqrt(NORMALIZER_EPSILON + sums / np.float32(math.prod(stack.shape)))
-    return over_parameters(stack, network, scales, arrays, chunk_size=NETWORK_CHUNK)[0]
+    return over_parameters(stack, network, scales, arrays, chunk_size=CHUNK_SIZE)[0]

@@ -192,7 +192,9 @@ def _init(config: VeloConfig, theta: Theta, params: Any) -> VeloState:
     )
 
 
-@partial(jax.jit, static_argnums=0)  # called outside a compiled step, it still compiles once per set of shapes
+@partial(
+    jax.jit, static_argnums=0
+)  # called outside a compiled step, it still compiles once per set of shapes
 def _update(
     config: VeloConfig,
     theta: Theta,

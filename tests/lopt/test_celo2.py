@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,19 @@ def test_the_reference_follows_the_released_transformation(golden: Path, name: s
             assert rms(mine - update) < 1e-5, (leaf, t)
 
 
-@pytest.mark.parametrize("kind", GRADIENTS)
-@pytest.mark.parametrize("variant", VARIANTS.values())
-def test_directions_are_those_of_the_reference(variant: Any, kind: str) -> None:
+@cache
+def released(variant: Any) -> tuple[Any, Any, Any]:
+    """Theta, `init` and the compiled `update` of a network of other sizes than the golden one's."""
     learned = Celo2Config.released(variant, hidden_size=5, hidden_layers=3).build()
     theta = noisy_theta(learned)
     optimizer = learned.transform(theta, num_steps=50)
+    return theta, optimizer.init, jax.jit(optimizer.update)
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+@pytest.mark.parametrize("variant", VARIANTS.values())
+def test_directions_are_those_of_the_reference(variant: Any, kind: str) -> None:
+    theta, init, update = released(variant)
     rng = np.random.default_rng(7)
     params = normal(SHAPES, rng)
     weights = jax.tree.map(np.asarray, theta["network"])
@@ -110,7 +118,7 @@ def test_directions_are_those_of_the_reference(variant: Any, kind: str) -> None:
         name: Celo2Reference(shape, weights, orthogonalized=variant == "orthogonalized")
         for name, shape in SHAPES.items()
     }
-    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    state = init(params)
     for t in range(6):
         grads = GRADIENTS[kind](normal(SHAPES, rng), t)
         updates, state = update(grads, state, params)
@@ -172,7 +180,7 @@ def test_the_learning_rate_rises_linearly_and_falls_along_a_cosine() -> None:
     np.testing.assert_allclose(lengths, expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 10**5])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 1000])
 def test_no_step_of_a_run_has_learning_rate_zero(num_steps: int) -> None:
     steps = jnp.arange(num_steps)
     schedule = jax.vmap(
@@ -180,7 +188,7 @@ def test_no_step_of_a_run_has_learning_rate_zero(num_steps: int) -> None:
     )
     rates = np.asarray(schedule(steps))
     assert rates.min() > 0
-    assert rates.max() == pytest.approx(1.0, abs=0.3 if num_steps == 3 else 1e-6)
+    assert rates.max() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_the_update_is_minus_the_learning_rate_times_the_direction() -> None:
@@ -225,18 +233,12 @@ ENDS = {"Embed_0/embedding", "lm_head/kernel"}
         ({}, VECTORS | ENDS),
         ({"adam_paths": None}, VECTORS),
         ({"adam_below_rank": 0}, ENDS),
-        (
-            {"adam_below_rank": 0, "adam_paths": r"/kernel$"},
-            {*ENDS, "block/attention_head/kernel", "Dense_3/kernel"},
-        ),
+        ({"adam_below_rank": 0, "adam_paths": r"k.*/kernel$"}, {"block/attention_head/kernel"}),
         ({"adam_below_rank": 0, "adam_paths": None}, set()),
     ],
 )
 def test_adam_trains_vectors_and_the_ends_of_a_model(changes: dict[str, Any], expected: set[str]) -> None:
-    trained = trained_by_adam(Celo2Config(variant="orthogonalized", **changes).build())
-    if "adam_paths" in changes and changes["adam_paths"]:
-        expected = expected - {"Embed_0/embedding"}
-    assert trained == expected
+    assert trained_by_adam(Celo2Config(variant="orthogonalized", **changes).build()) == expected
 
 
 def test_the_normalized_variant_trains_everything_with_the_network() -> None:
@@ -272,7 +274,8 @@ def test_adam_is_optax_adamw() -> None:
         grads = jax.tree.map(lambda p, t=t: jnp.cos(3.0 * p + t), params)
         updates, state = mine.update(grads, ours[1], ours[0])
         ours = (optax.apply_updates(ours[0], updates), state)
-        updates, state = theirs.update(grads, other[1], other[0])
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32 itself
+            updates, state = theirs.update(grads, other[1], other[0])
         other = (optax.apply_updates(other[0], updates), state)
     for name in params:
         np.testing.assert_allclose(ours[0][name], other[0][name], rtol=1e-5, atol=1e-7)

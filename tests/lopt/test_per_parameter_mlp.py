@@ -12,12 +12,8 @@ import pytest
 from golden_runs import assert_follows, read_arrays, run
 from pydantic import ValidationError
 
-from lopt.architectures.per_parameter_mlp import (
-    FEATURES,
-    NETWORK_CHUNK,
-    STATISTICS_CHUNK,
-    PerParameterMlpConfig,
-)
+from lopt.architectures.per_parameter_mlp import CHUNK_SIZE, PerParameterMlpConfig
+from lopt.features.adam_terms import ADAM_TERMS
 from lopt.features.stacks import Stack
 from lopt.per_parameter_network import DenseLayer, narrow_mlp, wide_mlp
 
@@ -147,7 +143,7 @@ def test_equals_a_float64_reference(config: PerParameterMlpConfig, kind: str) ->
 
 def test_other_sizes_equal_the_reference() -> None:
     config = PerParameterMlpConfig(
-        features=("inverse_root", "log_param", "param"),
+        features=("inverse_root", "scaled_momentum", "param"),
         decays=(0.0, 0.7),
         iteration_timescales=(2.0,),
         hidden_size=5,
@@ -162,10 +158,10 @@ def test_other_sizes_equal_the_reference() -> None:
 
 def test_tensors_that_are_cut_into_pieces_equal_the_reference() -> None:
     """A piece of one tensor, a piece of several tensors, and a length that cannot be cut."""
-    large = 2 * STATISTICS_CHUNK // 128
+    large = 2 * CHUNK_SIZE // 128
     prime = 17_393
-    assert NETWORK_CHUNK < STATISTICS_CHUNK < prime
-    shapes = {"large": (large, 128), "prime": (prime,), **{f"many{i}": (25, 100) for i in range(8)}}
+    assert prime > CHUNK_SIZE
+    shapes = {"large": (large, 128), "prime": (prime,), **{f"many{i}": (50, 100) for i in range(6)}}
     config = PerParameterMlpConfig(**IMPATIENT)
     theta, params = random_theta(config), random_params(shapes)
     gradients = [
@@ -184,7 +180,7 @@ def test_only_accumulators_that_a_feature_needs_are_kept() -> None:
         (acc,) = config.build().transform(None, num_steps=1).init(params).accumulators
         return len(acc.momenta), len(acc.second_moments)
 
-    assert kept(*FEATURES) == (5, 5)
+    assert kept(*ADAM_TERMS) == (5, 5)
     assert kept("gradient", "param", "momentum") == (5, 0)
     assert kept("gradient", "inverse_root") == (0, 5)
     assert kept("scaled_momentum") == (5, 5)
@@ -208,11 +204,11 @@ def test_an_ablation_is_a_network_that_ignores_the_features(name: str) -> None:
     timescales = () if "iteration" in left_out else whole.iteration_timescales
     ablated = PerParameterMlpConfig(
         step_mult=0.5,
-        features=tuple(f for f in FEATURES if f not in left_out),
+        features=tuple(f for f in ADAM_TERMS if f not in left_out),
         iteration_timescales=timescales,
     )
-    sizes = [1 if f in ("gradient", "param") else 5 for f in FEATURES]
-    kept = ~np.isin(np.repeat([*FEATURES, "iteration"], [*sizes, 9]), left_out)
+    sizes = [1 if f in ("gradient", "param") else 5 for f in ADAM_TERMS]
+    kept = ~np.isin(np.repeat([*ADAM_TERMS, "iteration"], [*sizes, 9]), left_out)
     assert ablated.num_inputs == kept.sum() < whole.num_inputs
     theta = random_theta(whole)
     zeroed = {**theta, "w0": theta["w0"] * kept[:, None].astype(np.float32)}
@@ -287,14 +283,12 @@ def test_a_wide_network_is_the_narrow_one_by_other_means() -> None:
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
     stack = Stack(shape=(4, 5), members=(0, 1, 2), rows=(0, 1, 2))
-    features = [draw(3, 4, 5) for _ in range(6)]
-    scales = jnp.abs(draw(3, 6))
+    features, scales = [draw(3, 4, 5) for _ in range(6)], jnp.abs(draw(3, 6))
     layers = [
-        DenseLayer(draw(6, 8), draw(3, 8)),
+        DenseLayer(draw(6, 8), draw(8)),
         DenseLayer(draw(8, 8), draw(8)),
         DenseLayer(draw(8, 2), draw(2)),
     ]
-    for kwargs in ({}, {"scales": scales}):
-        wide = wide_mlp(layers, features, **kwargs)
-        for a, b in zip(wide, narrow_mlp(stack, layers, features, **kwargs), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    wide, narrow = wide_mlp(layers)(features, scales), narrow_mlp(stack, layers, features, scales=scales)
+    for a, b in zip(wide, narrow, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

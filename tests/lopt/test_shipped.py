@@ -50,7 +50,10 @@ def test_shipped_weights_train_a_small_regression(name: str) -> None:
     """Far from what they were trained on: the loss falls by half in sixty steps, and nothing diverges."""
     x = jax.random.normal(jax.random.key(0), (64, 8))
     y = jnp.tanh(x @ jax.random.normal(jax.random.key(1), (8, 4)))
-    draw = lambda seed, shape: jax.random.normal(jax.random.key(seed), shape) / jnp.sqrt(jnp.float32(shape[0]))  # noqa: E731
+
+    def draw(seed: int, shape: tuple[int, int]) -> jax.Array:
+        return jax.random.normal(jax.random.key(seed), shape) / jnp.sqrt(jnp.float32(shape[0]))
+
     params = {"w0": draw(2, (8, 16)), "b0": jnp.zeros(16), "w1": draw(3, (16, 4)), "b1": jnp.zeros(4)}
 
     def loss_fn(p: Any) -> jax.Array:

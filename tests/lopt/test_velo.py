@@ -69,7 +69,9 @@ def one_update(
     optimizer = config.build().transform(theta, num_steps=num_steps)
     state = optimizer.init(params)
     for t in range(steps):
-        updates, state = jax.jit(optimizer.update)(grads, state, params, value=jnp.float32(2.0 + 0.5 * (-1) ** t))
+        updates, state = jax.jit(optimizer.update)(
+            grads, state, params, value=jnp.float32(2.0 + 0.5 * (-1) ** t)
+        )
         params = jax.tree.map(jnp.add, params, updates)
     return params
 
