@@ -179,3 +179,18 @@ def test_a_weights_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPat
         module.load("pacer", [f"pacer={tmp_path / 'gone.npz'}"], num_steps=10)
     with pytest.raises(SystemExit, match="`--weights` takes NAME=PATH"):
         module.load("pacer", ["gone.npz"], num_steps=10)
+
+
+def test_the_code_of_the_guide_runs_from_top_to_bottom(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = GUIDE.read_text()
+    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    assert len(blocks) == text.count("```python")
+    namespace: dict[str, Any] = {"__name__": "guide"}
+    for block in blocks:
+        line = text.count("\n", 0, block.start(1))
+        code = compile("\n" * line + block[1], str(GUIDE), "exec")  # errors name the guide's own line
+        exec(code, namespace)
+    assert {"mine.npz", "velo.msgpack", "velo.npz"} <= {path.name for path in tmp_path.iterdir()}
