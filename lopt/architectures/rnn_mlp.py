@@ -37,6 +37,7 @@ from pydantic import Field, field_validator
 from lopt import nn
 from lopt.architectures.contract import ArchitectureConfig, horizon, require_loss, require_params
 from lopt.features import loss_statistics as ls
+from lopt.features import published as pf
 from lopt.features import rolling as ro
 from lopt.features import rolling_clip as rc
 from lopt.features import stacks as st
@@ -50,7 +51,7 @@ class RnnMlpState(NamedTuple):
     """The state of one run. Rows of per-tensor arrays are in the order of the parameters' non-empty leaves."""
 
     progress: jax.Array  # scalar int32: updates so far
-    moments: tuple[ro.RollingMoments, ...]  # one per shape, see lopt.features.stacks
+    accumulators: tuple[pf.Accumulators, ...]  # one per shape, see lopt.features.stacks
     lstm: nn.LstmState  # [num_tensors, lstm_hidden_size]
     from_lstm: jax.Array  # [lstm_to_lstm_size]: what all LSTMs say to each at the next step
     from_mlp: jax.Array  # [num_tensors, mlp_to_lstm_size]: what a tensor's parameters say to its LSTM
@@ -168,7 +169,7 @@ class RnnMlp:
         self.config = config
 
     def init_theta(self, key: PRNGKey) -> Theta:
-        """Returns initial theta: 36 676 numbers at the default sizes.
+        """Returns initial theta: 35 801 numbers at the default sizes.
 
         What a run starts with is in it: `lstm_init` {hidden, cell} [1, lstm_hidden_size] and the first messages
         `from_lstm_init`, `from_mlp_init`. The rows of `lstm` are the summaries, then the hidden state;
@@ -240,7 +241,9 @@ def _init(config: RnnMlpConfig, theta: Theta, params: Any) -> RnnMlpState:
     tile = lambda x: jnp.tile(x.reshape(1, -1), (num_tensors, 1))  # noqa: E731
     return RnnMlpState(
         progress=jnp.zeros((), jnp.int32),
-        moments=tuple(ro.init_rolling(stack, len(config.decays), dtype) for stack in stacks),
+        accumulators=tuple(
+            pf.init_accumulators(stack, ro.rolling_decays(config.decays), dtype) for stack in stacks
+        ),
         lstm=nn.LstmState(tile(theta["lstm_init"]["hidden"]), tile(theta["lstm_init"]["cell"])),
         from_lstm=jnp.asarray(theta["from_lstm_init"]),
         from_mlp=tile(theta["from_mlp_init"]),
@@ -274,9 +277,12 @@ def _update(
     g, clip = _clip(config, theta, stacks, st.stack_leaves(stacks, jax.tree.leaves(grads)), state.clip)
     train_loss = ls.update_loss_statistics(state.train_loss, loss, config.train_loss_decay)
     state = state._replace(clip=clip, train_loss=train_loss)
-    moments = [ro.update_rolling(old, x, config.decays) for old, x in zip(state.moments, g, strict=True)]
+    acc = [
+        pf.accumulate(old, x, ro.rolling_decays(config.decays), stack)
+        for old, x, stack in zip(state.accumulators, g, stacks, strict=True)
+    ]
     # Everything below reads these several times; without the barrier each reader would compute them again.
-    g, moments = jax.lax.optimization_barrier((g, moments))
+    g, acc = jax.lax.optimization_barrier((g, acc))
     norms = [ts.tensor_norm(stack, x) for stack, x in zip(stacks, p, strict=True)]
     valid = ls.mean_loss(state.valid_loss, config.valid_loss_decay)
     summaries = []
@@ -284,9 +290,9 @@ def _update(
         seen = ts.SummaryInputs(
             stack=stack,
             is_scalar=np.asarray([jnp.ndim(leaves[i]) == 0 for i in stack.members]),
-            momentum=ts.tensor_moments(stack, moments[s].momenta),
-            second_moment=ts.tensor_moments(stack, moments[s].second_moments),
-            param=ts.tensor_moments(stack, p[s][None]),
+            momentum=ts.tensor_moments(stack, acc[s].momenta),
+            second_moment=ts.tensor_moments(stack, acc[s].second_moments),
+            param=ts.tensor_moments(stack, [p[s]]),
             param_norm=norms[s],
             gradient_norm=ts.tensor_norm(stack, g[s]),
             from_lstm=state.from_lstm,
@@ -308,14 +314,14 @@ def _update(
         )
         context = jnp.concatenate([ts.CONTEXT[name](told) for name in config.context], axis=1)
         step, message = steps_and_messages(
-            stack, config.rule_settings, theta["network"], context, p[s], g[s], moments[s], state.progress
+            stack, config.rule_settings, theta["network"], context, p[s], g[s], acc[s], state.progress
         )
         updates.append(step)
         messages.append(message)
     dtype = jnp.dtype(config.state_dtype)
     new_state = state._replace(
         progress=state.progress + 1,
-        moments=tuple(ro.store_rolling(m, dtype, state.progress) for m in moments),
+        accumulators=tuple(pf.store_accumulators(a, dtype, state.progress) for a in acc),
         lstm=lstm,
         from_lstm=jnp.mean(nn.linear(theta["lstm_to_lstm"], lstm.hidden), axis=0),
         from_mlp=st.in_leaf_order(stacks, messages),

@@ -10,7 +10,7 @@ the published weights'.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -35,12 +35,13 @@ class TensorMoments(NamedTuple):
     variance: jax.Array
 
 
-def tensor_moments(stack: Stack, array: jax.Array) -> TensorMoments:
-    """Returns the moments of each tensor over all elements and all d leading entries of `array`, [d, k, *shape]."""
-    over_all = lambda x: jnp.mean(jnp.mean(x, axis=stack.tensor_axes), axis=0)  # noqa: E731
-    mean = over_all(array)
-    # In two passes: a difference of mean squares loses a small spread around a large mean.
-    return TensorMoments(mean, over_all(jnp.square(array - per_tensor(stack, mean)[None])))
+def tensor_moments(stack: Stack, arrays: Sequence[jax.Array]) -> TensorMoments:
+    """Returns the moments of each tensor over the elements of all `arrays`, [k, *shape] each."""
+    means = [jnp.mean(x, axis=stack.tensor_axes) for x in arrays]
+    mean = sum(means[1:], start=means[0]) / len(arrays)
+    center = per_tensor(stack, mean)
+    squares = [jnp.mean(jnp.square(x - center), axis=stack.tensor_axes) for x in arrays]
+    return TensorMoments(mean, sum(squares[1:], start=squares[0]) / len(arrays))
 
 
 def tensor_norm(stack: Stack, array: jax.Array) -> jax.Array:
