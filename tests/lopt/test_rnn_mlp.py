@@ -139,9 +139,9 @@ def test_follows_the_paper_in_float64(variant: str) -> None:
             updates, state = update(grads, state, params, value=jnp.float32(loss), valid_value=given)
             expected = reference.step([np.asarray(g) for g in grads], loss, valid)
             for mine, theirs in zip(updates, expected, strict=True):
-                np.testing.assert_allclose(
-                    mine, theirs, rtol=0, atol=1e-4 * np.max(np.abs(theirs)), err_msg=case
-                )
+                # 2e-9: float32's rounding of a direction near zero, times the step multiplier 0.001.
+                bound = 1e-4 * np.max(np.abs(theirs)) + 2e-9
+                np.testing.assert_allclose(mine, theirs, rtol=0, atol=bound, err_msg=case)
             params = optax.apply_updates(params, updates)
         for mine, theirs in (
             (state.lstm.hidden, reference.hidden),
@@ -295,11 +295,12 @@ def test_meta_gradients_are_finite_where_a_bias_starts_at_zero() -> None:
     @jax.jit
     def final(theta: Any) -> jax.Array:
         opt = learned.transform(theta, num_steps=3)
-        state, moved = opt.init(params), params
+        state, moved, total = opt.init(params), params, jnp.float32(0.0)
         for _ in range(2):
             updates, state = opt.update(jax.tree.map(jnp.sin, moved), state, moved, value=jnp.float32(1.0))
             moved = optax.apply_updates(moved, updates)
-        return sum((jnp.sum(jnp.square(p)) for p in jax.tree.leaves(moved)), jnp.float32(0.0))
+            total += sum((jnp.sum(u) for u in jax.tree.leaves(updates)), jnp.float32(0.0))
+        return 1e3 * total  # of the updates, not of the parameters, which would swallow their digits
 
     theta = random_theta(SMALL)
     slopes = jax.grad(final)(theta)
