@@ -161,7 +161,7 @@ def measure_scaling(names: list[str], repeats: int) -> dict[str, dict[str, Any]]
 
 def fit_costs(sizes: np.ndarray, seconds: np.ndarray) -> dict[str, Any]:
     """Fits log(seconds) = log(λ_overhead + λ_params · sizes), both λ positive."""
-    model = lambda logs: np.logaddexp(logs[0], logs[1] + np.log(sizes))  # noqa: E731
+    model = lambda logs: np.logaddexp(logs[0], logs[1] + np.log(sizes))
     start = [np.log(seconds[0]), np.log(seconds[-1] / sizes[-1])]
     logs = least_squares(lambda x: model(x) - np.log(seconds), start).x
     return {

@@ -89,7 +89,7 @@ def _extend_accumulation(
     made = max(map(_updates_made, bound_states(state.inner)))
     total = num_steps + (made * before if keep_progress else 0)
     every = gradients_per_update(total, int(state.max_training_steps))
-    progress = lambda x: x * before // every if keep_progress else jnp.zeros_like(x)  # noqa: E731
+    progress = lambda x: x * before // every if keep_progress else jnp.zeros_like(x)
     return state._replace(
         inner=map_bound(lambda bound: _retime(bound, total // every, progress), state.inner),
         mean_grads=zero_means(params if state.mean_grads is None else state.mean_grads)

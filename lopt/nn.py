@@ -153,7 +153,7 @@ def gru_cell(weights: Weights, x: jax.Array, hidden: jax.Array, bias: jax.Array 
       hidden: [..., hidden].
       bias: Added to the pre-activations, broadcastable to [..., 3·hidden]; None for none.
     """
-    front = lambda a: jnp.moveaxis(a, -1, 0)  # noqa: E731
+    front = lambda a: jnp.moveaxis(a, -1, 0)
     extra = None if bias is None else front(bias)
     return jnp.moveaxis(gru_cell_features_first(weights, front(x), front(hidden), extra), 0, -1)
 

@@ -106,7 +106,7 @@ def _inputs(
 ) -> jax.Array:
     """Returns the normalised features of parameters [b, *dims] of b tensors: [num_features, b, *dims]."""
     features = rolling_features(settings.features, param, grad, acc)
-    per_tensor = lambda x: jnp.expand_dims(x, tuple(range(1, param.ndim)))  # noqa: E731
+    per_tensor = lambda x: jnp.expand_dims(x, tuple(range(1, param.ndim)))
     normalized = [f * per_tensor(scales[:, i]) for i, f in enumerate(features)]
     if settings.bound is not None:
         normalized = [jnp.clip(0.5 * f, -settings.bound, settings.bound) for f in normalized]
@@ -116,7 +116,7 @@ def _inputs(
 def _piece(settings: RuleSettings, layers: list[_Layer], x: jax.Array) -> _Piece:
     """Returns the updates, [b, *dims], and the sums of the last hidden layer over these parameters, [b, hidden]."""
     dims = tuple(range(2, x.ndim))
-    affine = lambda layer, x: jnp.tensordot(layer.weight, x, axes=1) + jnp.expand_dims(layer.bias, dims)  # noqa: E731
+    affine = lambda layer, x: jnp.tensordot(layer.weight, x, axes=1) + jnp.expand_dims(layer.bias, dims)
     for layer in layers[:-1]:
         x = jax.nn.relu(affine(layer, x))
     direction, magnitude = affine(layers[-1], x)

@@ -83,7 +83,7 @@ def state_sharding(optimizer: optax.GradientTransformation, params: Any) -> Any:
         return NamedSharding(mesh, PartitionSpec(*axes))
 
     def walk(node: Any) -> Any:
-        is_leaf = lambda x: isinstance(x, BoundState | LayerwiseState) or mirrors_params(x)  # noqa: E731
+        is_leaf = lambda x: isinstance(x, BoundState | LayerwiseState) or mirrors_params(x)
         return jax.tree.map(visit, node, is_leaf=is_leaf)
 
     return walk(jax.eval_shape(optimizer.init, params))

@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.parametrize("package", ["lopt", "task_generator"])
 def test_all_is_sorted_complete_and_importable(package: str) -> None:
     module = importlib.import_module(package)
-    kind = lambda name: (0 if name.isupper() else 1 if name[0].isupper() else 2, name)  # noqa: E731
+    kind = lambda name: (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
     assert list(module.__all__) == sorted(module.__all__, key=kind)  # constants, classes, functions
     public = {
         name

@@ -244,7 +244,7 @@ class Celo2:
     def _init(self, params: Any) -> Celo2State:
         by_network, by_adam = self._plan(params)
         dtype = jnp.dtype(self.config.state_dtype)
-        zeros = lambda stack: jnp.zeros((stack.num_tensors, *stack.shape), dtype)  # noqa: E731
+        zeros = lambda stack: jnp.zeros((stack.num_tensors, *stack.shape), dtype)
         return Celo2State(
             progress=jnp.zeros((), jnp.int32),
             accumulators=tuple(

@@ -109,7 +109,7 @@ class ComponentLstm:
 
 def _init(config: ComponentLstmConfig, params: Any) -> ComponentLstmState:
     def layer(stack: st.Stack) -> LayerState:
-        zeros = lambda: jnp.zeros((stack.num_tensors, *stack.shape), jnp.float32)  # noqa: E731
+        zeros = lambda: jnp.zeros((stack.num_tensors, *stack.shape), jnp.float32)
         return tuple((zeros(), zeros()) for _ in range(config.hidden_size))
 
     stacks = st.plan_stacks(jax.tree.leaves(params))

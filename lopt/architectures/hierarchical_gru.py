@@ -154,9 +154,9 @@ class HierarchicalGru:
         c = self.config
         keys = iter(jax.random.split(key, 16))
         size, above, top = c.parameter_size, c.tensor_size, c.global_size
-        gru = lambda n, h: nn.init_gru(next(keys), n, h, scale=0.5, gate_bias=2.2)  # noqa: E731
-        bias = lambda n, h: 0.5 * max(n, 1) ** -0.5 * jax.random.normal(next(keys), (n, 3 * h), jnp.float32)  # noqa: E731
-        column = lambda: 0.5 * size**-0.5 * jax.random.normal(next(keys), (size,), jnp.float32)  # noqa: E731
+        gru = lambda n, h: nn.init_gru(next(keys), n, h, scale=0.5, gate_bias=2.2)
+        bias = lambda n, h: 0.5 * max(n, 1) ** -0.5 * jax.random.normal(next(keys), (n, 3 * h), jnp.float32)
+        column = lambda: 0.5 * size**-0.5 * jax.random.normal(next(keys), (size,), jnp.float32)
         direction = column()
         theta: dict[str, Any] = {
             "parameter": gru(c.num_inputs, size),

@@ -238,7 +238,7 @@ def _init(config: RnnMlpConfig, theta: Theta, params: Any) -> RnnMlpState:
     stacks = st.plan_stacks(jax.tree.leaves(params))
     num_tensors = sum(stack.num_tensors for stack in stacks)
     dtype = jnp.dtype(config.state_dtype)
-    tile = lambda x: jnp.tile(x.reshape(1, -1), (num_tensors, 1))  # noqa: E731
+    tile = lambda x: jnp.tile(x.reshape(1, -1), (num_tensors, 1))
     return RnnMlpState(
         progress=jnp.zeros((), jnp.int32),
         accumulators=tuple(

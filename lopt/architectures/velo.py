@@ -181,7 +181,7 @@ def _init(config: VeloConfig, theta: Theta, params: Any) -> VeloState:
     num_tensors = sum(stack.num_tensors for stack in stacks)
     dtype = jnp.dtype(config.state_dtype)
     start = theta["lstm_init"]
-    tile = lambda x: jnp.tile(x, (num_tensors, 1))  # noqa: E731
+    tile = lambda x: jnp.tile(x, (num_tensors, 1))
     return VeloState(
         progress=jnp.zeros((), jnp.int32),
         accumulators=tuple(pf.init_accumulators(stack, pf.Decays(), dtype) for stack in stacks),

@@ -41,7 +41,7 @@ def _baseline(
     search_space: SearchSpace = TUNED_LEARNING_RATE,
     eval_params: Callable[[optax.OptState, Params], Params] = trained_params,
 ) -> Baseline:
-    wide: Factory = lambda setting, num_steps: on_wide_leaves(factory(setting, num_steps))  # noqa: E731
+    wide: Factory = lambda setting, num_steps: on_wide_leaves(factory(setting, num_steps))
     return Baseline(name, label, wide, search_space, eval_params)
 
 

@@ -72,7 +72,7 @@ def init_factored(shape: tuple[int, ...], *, leading: tuple[int, ...] = ()) -> F
     if axes is None:
         return FactoredMoment(jnp.zeros(leading + shape, jnp.float32), jnp.zeros((*leading, 0), jnp.float32))
     row_axis, col_axis = axes
-    averaged = lambda axis: tuple(1 if i == axis else n for i, n in enumerate(shape))  # noqa: E731
+    averaged = lambda axis: tuple(1 if i == axis else n for i, n in enumerate(shape))
     return FactoredMoment(
         jnp.zeros(leading + averaged(col_axis), jnp.float32),
         jnp.zeros(leading + averaged(row_axis), jnp.float32),

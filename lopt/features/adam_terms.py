@@ -38,7 +38,7 @@ def adam_decays(names: Collection[str], decays: Sequence[float]) -> Decays:
     Rounded to float32 *before* 1 − β is taken, as in the published networks: for 0.9999 that is 1.7e-4 more.
     """
     rounded = tuple(np.float32(decay) for decay in decays)
-    needs = lambda *groups: rounded if set(groups) & set(names) else ()  # noqa: E731
+    needs = lambda *groups: rounded if set(groups) & set(names) else ()
     return Decays(
         momentum=needs("momentum", "scaled_momentum"),
         second_moment=needs("second_moment", "scaled_momentum", "inverse_root"),

@@ -80,10 +80,10 @@ def _in_pieces(
 ) -> tuple[PyTree, PyTree]:
     repeats, tensors = chunks.pieces_per_tensor, chunks.tensors
     num_pieces = stack.num_tensors * repeats // tensors
-    per_piece = lambda x: jnp.repeat(x, repeats, axis=0).reshape(num_pieces, tensors, *x.shape[1:])  # noqa: E731
+    per_piece = lambda x: jnp.repeat(x, repeats, axis=0).reshape(num_pieces, tensors, *x.shape[1:])
     # Outside the loop a piece is one axis: with a second one of length 1 the compiler sees two memory layouts that
     # are the same, picks different ones inside and outside, and copies every array.
-    flat = lambda x: x.reshape(num_pieces, -1)  # noqa: E731
+    flat = lambda x: x.reshape(num_pieces, -1)
 
     def step(carry: None, piece: tuple[PyTree, PyTree]) -> tuple[None, tuple[PyTree, PyTree]]:
         values, rows = piece
@@ -93,8 +93,8 @@ def _in_pieces(
     _, (outputs, sums) = jax.lax.scan(
         step, None, (jax.tree.map(per_piece, tensor_values), jax.tree.map(flat, arrays))
     )
-    whole = lambda x: x.reshape(stack.num_tensors, *stack.shape)  # noqa: E731
-    total = lambda x: x.reshape(stack.num_tensors, repeats, *x.shape[2:]).sum(axis=1)  # noqa: E731
+    whole = lambda x: x.reshape(stack.num_tensors, *stack.shape)
+    total = lambda x: x.reshape(stack.num_tensors, repeats, *x.shape[2:]).sum(axis=1)
     return jax.tree.map(whole, outputs), jax.tree.map(total, sums)
 
 

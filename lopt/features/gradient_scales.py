@@ -34,7 +34,7 @@ class GradientScales(NamedTuple):
 
 def init_scales(stack: Stack, num_scales: int) -> GradientScales:
     """Returns zeros for `num_scales` time-scales; a single one keeps no average (see `update_scales`)."""
-    zeros = lambda n: tuple(jnp.zeros((stack.num_tensors, *stack.shape), jnp.float32) for _ in range(n))  # noqa: E731
+    zeros = lambda n: tuple(jnp.zeros((stack.num_tensors, *stack.shape), jnp.float32) for _ in range(n))
     return GradientScales(zeros(num_scales if num_scales > 1 else 0), zeros(num_scales))
 
 

@@ -48,7 +48,7 @@ def summarize_tensors(
       names: Which summaries to compute.
     """
     size = jax.lax.rsqrt(jnp.maximum(1e-9, mean_square))
-    flat = lambda x: x.reshape(stack.num_tensors, 1)  # noqa: E731
+    flat = lambda x: x.reshape(stack.num_tensors, 1)
     columns: dict[str, list[jax.Array]] = {}
     momentum_means = [tensor_mean(stack, m) for m in acc.momenta]
     if "var_m" in names:
@@ -67,7 +67,7 @@ def summarize_tensors(
             clipped_log(flat((spread + jnp.square(rms_means[0] - mean)) * size * size))
             for mean in momentum_means
         ]
-    tile = lambda v: jnp.broadcast_to(v[None], (stack.num_tensors, v.size))  # noqa: E731
+    tile = lambda v: jnp.broadcast_to(v[None], (stack.num_tensors, v.size))
     shared = {"fraction_left": fraction, "loss_features": loss, "rank": rank_one_hot(stack.shape)}
     blocks = {name: tile(values) for name, values in shared.items()}
     blocks |= {name: jnp.concatenate(values, axis=1) for name, values in columns.items()}

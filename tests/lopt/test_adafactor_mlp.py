@@ -26,7 +26,7 @@ SHAPES = {
 
 def theta_of(arrays: dict[str, np.ndarray]) -> Any:
     """The golden file's theta in our layout."""
-    at = lambda path: jnp.asarray(arrays[f"theta/{path}"])  # noqa: E731
+    at = lambda path: jnp.asarray(arrays[f"theta/{path}"])
     return {
         "network": {name: at(f"nn/~/{name}") for name in ("w0", "b0", "w1", "b1", "w2", "b2")},
         "momentum_decays": at("momentum_decays"),
@@ -68,7 +68,7 @@ def updates_of(config: AdafactorMlpConfig, theta: Any, params: Any, gradients: l
 def reference_updates(config: AdafactorMlpConfig, theta: Any, params: Any, gradients: list[Any]) -> list[Any]:
     """The same in float64, one tensor at a time, with a trailing feature axis."""
     theta = jax.tree.map(lambda x: np.asarray(x, np.float64), theta)
-    moved = lambda start, by: 1.0 - (1.0 - np.asarray(start)) * np.exp(10.0 * by)  # noqa: E731
+    moved = lambda start, by: 1.0 - (1.0 - np.asarray(start)) * np.exp(10.0 * by)
     beta_m = moved(config.momentum_decays, theta["momentum_decays"])
     beta_v = moved(config.second_moment_decays, theta["second_moment_decays"])
     beta_f = moved(config.factored_decays, theta["factored_decays"])
@@ -97,7 +97,7 @@ def reference_updates(config: AdafactorMlpConfig, theta: Any, params: Any, gradi
             root = (s["v"] + 1e-6) ** -0.5
             features = [g, p, s["m"], s["v"], s["m"] * root, root, factored_gradient, s["row"], s["col"]]
             features += [(s["row"] + 1e-8) ** -0.5, (s["col"] + 1e-8) ** -0.5, factored_momentum]
-            full = lambda x, p=p: np.broadcast_to(x, (*p.shape[:-1], x.shape[-1]))  # noqa: E731
+            full = lambda x, p=p: np.broadcast_to(x, (*p.shape[:-1], x.shape[-1]))
             x = np.concatenate([full(f) for f in features], axis=-1)
             x = x / np.sqrt(1e-5 + np.mean(x**2, axis=tuple(range(x.ndim - 1)), keepdims=True))
             time = np.tanh(t / np.asarray(config.iteration_timescales) - 1.0)
@@ -271,7 +271,7 @@ def test_tensors_of_one_shape_do_not_see_each_other() -> None:
 def test_a_bfloat16_state_is_half_as_large_and_steps_nearly_the_same() -> None:
     params = {"w": jnp.asarray(np.random.default_rng(0).standard_normal((64, 64)), jnp.float32)}
     exact, low = AdafactorMlpConfig(), AdafactorMlpConfig(state_dtype="bfloat16")
-    size = lambda c: sum(  # noqa: E731
+    size = lambda c: sum(
         leaf.nbytes for leaf in jax.tree.leaves(c.build().transform(None, num_steps=1).init(params))
     )
     assert size(low) < 0.55 * size(exact)

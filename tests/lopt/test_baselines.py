@@ -107,7 +107,7 @@ ROSENBROCK_START = {"x": jnp.float32(-0.5), "y": jnp.float32(1.0)}
 
 def test_its_best_trial_converges_and_a_whole_search_is_one_program(baseline: Baseline) -> None:
     settings = stacked_settings(baseline, 40)
-    run = lambda setting, steps: losses_along(baseline, setting, QUADRATIC_START, quadratic, steps)  # noqa: E731
+    run = lambda setting, steps: losses_along(baseline, setting, QUADRATIC_START, quadratic, steps)
     together = jax.jit(jax.vmap(run, in_axes=(0, None)))(settings, jnp.int32(400))
     final = np.nan_to_num(np.asarray(together[:, -1]), nan=np.inf)
     start = float(quadratic(QUADRATIC_START))
@@ -123,7 +123,7 @@ def test_its_best_trial_converges_and_a_whole_search_is_one_program(baseline: Ba
 
 
 def test_its_best_trial_descends_rosenbrocks_valley(baseline: Baseline) -> None:
-    run = lambda setting: losses_along(baseline, setting, ROSENBROCK_START, rosenbrock, jnp.int32(400))  # noqa: E731
+    run = lambda setting: losses_along(baseline, setting, ROSENBROCK_START, rosenbrock, jnp.int32(400))
     losses = np.asarray(jax.jit(jax.vmap(run))(stacked_settings(baseline, 40)))
     final = np.nan_to_num(losses[:, -1], nan=np.inf)
     # 58.5 at the start; 2.25 at the foot of the valley's wall, from where it is a long way for the slow ones.
@@ -179,7 +179,7 @@ def test_gradients_of_exactly_zero_poison_nothing(baseline: Baseline) -> None:
 def test_unknown_extra_arguments_are_ignored(baseline: Baseline) -> None:
     optimizer = baseline.factory(middle_setting(baseline), jnp.int32(10))
     state = optimizer.init(PARAMS)
-    update = lambda: optimizer.update(  # noqa: E731
+    update = lambda: optimizer.update(
         PARAMS, state, PARAMS, value=jnp.float32(1.0), seen={"tokens": 3}
     )
     updates, _ = jax.eval_shape(update)

@@ -55,7 +55,7 @@ def test_evaluating_schedule_free_where_it_trains_makes_it_look_worse() -> None:
         (params, state), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))(
             (params, optimizer.init(params))
         )
-    loss = lambda p: float(0.5 * jnp.sum(jnp.square(p["w"])))  # noqa: E731
+    loss = lambda p: float(0.5 * jnp.sum(jnp.square(p["w"])))
     assert loss(baseline.eval_params(state, params)) < 0.9 * loss(params)
 
 

@@ -35,7 +35,7 @@ SHAPES = {
 
 def theta_of(arrays: dict[str, np.ndarray]) -> Any:
     """The golden file's theta in our layout."""
-    at = lambda name: jnp.asarray(arrays[f"theta/ff_mod_stack/~/{name}"])  # noqa: E731
+    at = lambda name: jnp.asarray(arrays[f"theta/ff_mod_stack/~/{name}"])
     network = {name: at(name) for name in ("b0", "w1", "b1", "w2", "b2")}
     return {"network": {**network, "w0": jnp.concatenate([at(f"w0__{i}") for i in range(14)])}}
 

@@ -56,7 +56,7 @@ def test_follows_its_equations(changes: Any, denominator: Any, clip_epsilon: flo
 def test_the_released_configuration_follows_the_released_optimizer(denominator: Any) -> None:
     learned = derive(CiaoConfig.released(), denominator=denominator).build()
     opt = learned.transform(learned.init_theta(jax.random.key(0)), num_steps=12)
-    options = lambda step: {  # noqa: E731
+    options = lambda step: {
         "hyperparameters": single({k: v for at in CHANGES if at <= step for k, v in CHANGES[at].items()})
     }
     # One traced program needs the same names at every step: those not changed yet stay at their start.
@@ -237,7 +237,7 @@ def test_a_spike_is_survived_and_forgotten() -> None:
 def test_half_precision_state_halves_the_memory_and_keeps_the_course() -> None:
     full, half = (CiaoConfig(state_dtype=dtype).hyperparameters() for dtype in ("float32", "bfloat16"))
     big = {"w": jnp.ones((64, 64), jnp.bfloat16)}
-    size = lambda state: sum(x.nbytes for x in jax.tree.leaves(state))  # noqa: E731
+    size = lambda state: sum(x.nbytes for x in jax.tree.leaves(state))
     state = ciao(half, state_dtype="bfloat16").init(big)
     assert size(state) < 0.51 * size(ciao(full).init(big))
     updates, state = ciao(half, state_dtype="bfloat16").update(big, state, big)

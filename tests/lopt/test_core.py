@@ -179,7 +179,7 @@ def resolver_of(config: PacerConfig, change: Any = lambda arrays: arrays) -> loa
 def test_load_gives_an_optax_transformation_that_trains() -> None:
     opt = loading.load("champion", num_steps=60, resolver=resolver_of(PacerConfig()))
     params = {"w": jnp.ones((4, 2)), "b": jnp.zeros(2)}
-    loss_fn = lambda p: jnp.mean(jnp.square(p["w"] - 0.3)) + jnp.mean(jnp.square(p["b"] - 1.0))  # noqa: E731
+    loss_fn = lambda p: jnp.mean(jnp.square(p["w"] - 0.3)) + jnp.mean(jnp.square(p["b"] - 1.0))
     state = opt.init(params)
     first = loss_fn(params)
 
@@ -210,6 +210,6 @@ def test_load_names_every_array_that_does_not_fit() -> None:
 
 
 def test_load_suggests_the_nearest_architecture() -> None:
-    resolver: loading.Resolver = lambda reference: ({"architecture": "pacr"}, {})  # noqa: E731
+    resolver: loading.Resolver = lambda reference: ({"architecture": "pacr"}, {})
     with pytest.raises(KeyError, match=r"unknown architecture 'pacr'.*Did you mean 'pacer'"):
         loading.load("champion", num_steps=5, resolver=resolver)

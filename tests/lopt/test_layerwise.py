@@ -24,7 +24,7 @@ STACKED = {"embedding": False, "blocks": True, "head": False}
 
 def model() -> Any:
     """Three layers with a matrix, a bias and a scalar each, between an embedding and a head."""
-    wave = lambda shape, phase: 0.3 * jnp.cos(phase + jnp.arange(float(np.prod(shape)))).reshape(shape)  # noqa: E731
+    wave = lambda shape, phase: 0.3 * jnp.cos(phase + jnp.arange(float(np.prod(shape)))).reshape(shape)
     return {
         "embedding": wave((5, 2), 0.0),
         "blocks": {
@@ -89,7 +89,7 @@ def test_every_layer_has_its_own_copy_of_the_optimizer(name: str) -> None:
 
 def test_it_wraps_any_optimizer() -> None:
     with jax.numpy_dtype_promotion("standard"):  # optax mixes float32 and int32 in its bias correction
-        make = lambda: optax.with_extra_args_support(optax.lamb(0.1))  # noqa: E731  trust ratios are per tensor
+        make = lambda: optax.with_extra_args_support(optax.lamb(0.1))
         ours, _ = run(scan_over_layers(make(), stacked=STACKED), model(), 3)
         assert_close(ours, run_copies(make, model(), 3), rtol=1e-5)
 
@@ -130,7 +130,7 @@ def test_weights_are_in_the_state_once() -> None:
 
 def test_a_function_may_mark_the_stacks_and_stacks_may_differ_in_depth() -> None:
     params = {"encoder": {"w": jnp.ones((2, 3))}, "decoder": {"w": jnp.ones((4, 3))}, "out": jnp.ones(3)}
-    mark = lambda tree: {name: name.endswith("coder") for name in tree}  # noqa: E731
+    mark = lambda tree: {name: name.endswith("coder") for name in tree}
     opt = scan_over_layers(optax.scale_by_trust_ratio(), stacked=mark)
     state = opt.init(params)
     assert len(state.stacks) == 2

@@ -177,13 +177,13 @@ def test_the_number_of_steps_is_checked_and_otherwise_ignored(name: str) -> None
 @pytest.mark.parametrize("config_type", [LearnableSgdmConfig, LearnableAdamConfig])
 def test_accumulators_are_float32_or_half_of_that(config_type: Any) -> None:
     params = {"w": jnp.ones((32, 32), jnp.bfloat16)}
-    size = lambda state: sum(x.nbytes for x in jax.tree.leaves(state))  # noqa: E731
+    size = lambda state: sum(x.nbytes for x in jax.tree.leaves(state))
     full, half = (initial(config_type(state_dtype=dtype)) for dtype in ("float32", "bfloat16"))
     assert size(half.init(params)) < 0.51 * size(full.init(params))
     for opt in (full, half):
         updates, state = opt.update(params, opt.init(params), params)
         assert updates["w"].dtype == jnp.bfloat16
-        dtypes = lambda tree: [x.dtype for x in jax.tree.leaves(tree)]  # noqa: E731
+        dtypes = lambda tree: [x.dtype for x in jax.tree.leaves(tree)]
         assert dtypes(state) == dtypes(opt.init(params))
     exact, rounded = (train(opt, 30, 1.0) for opt in (full, half))
     for x, y, begun in zip(*map(jax.tree.leaves, (exact, rounded, PARAMS)), strict=True):

@@ -57,7 +57,7 @@ def test_update_keeps_structure_shapes_and_dtypes(learned: LearnedOptimizer) -> 
     params = {**PARAMS, "half": jnp.ones((3, 2), jnp.bfloat16)}
     opt = learned.transform(learned.init_theta(jax.random.key(0)), num_steps=5)
     updates, state = opt.update(ones(params), opt.init(params), params, value=jnp.float32(1.0))
-    describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
+    describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert describe(updates) == describe(params)
     assert describe(state) == describe(opt.init(params))
 

@@ -22,7 +22,7 @@ PARAMS = {
 
 def hand_designed_twin(params: Any, num_steps: int, config: PacerConfig) -> optax.GradientTransformation:
     """Trust-ratio Adam with a cosine schedule, from optax's own pieces and two stateless ones."""
-    rms = lambda x: jnp.sqrt(jnp.mean(jnp.square(x)))  # noqa: E731
+    rms = lambda x: jnp.sqrt(jnp.mean(jnp.square(x)))
     matrices = [rms(p) for p in jax.tree.leaves(params) if p.ndim >= 2]
     shared = jnp.exp(jnp.mean(jnp.log(jnp.stack(matrices))))
     initial = jax.tree.map(lambda p: rms(p) if p.ndim >= 2 else shared, params)

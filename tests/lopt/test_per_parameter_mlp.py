@@ -122,7 +122,7 @@ def test_follows_the_published_network(golden: Path, max_gradient: float | None)
 
 def test_the_papers_network_has_31_inputs_and_the_releases_19() -> None:
     paper, released = PerParameterMlpConfig(), PerParameterMlpConfig.released()
-    shapes = lambda c: [x.shape for x in jax.tree.leaves(c.build().init_theta(jax.random.key(0)))]  # noqa: E731
+    shapes = lambda c: [x.shape for x in jax.tree.leaves(c.build().init_theta(jax.random.key(0)))]
     assert (paper.num_inputs, released.num_inputs) == (31, 19)
     assert shapes(paper) == [(32,), (2,), (31, 32), (32, 2)]
     assert shapes(released) == [(32,), (32,), (2,), (19, 32), (32, 32), (32, 2)]
@@ -237,7 +237,7 @@ def test_gradients_are_bounded_only_where_the_release_overflows() -> None:
 def test_a_bfloat16_state_is_half_as_large_and_steps_nearly_the_same() -> None:
     params = random_params({"w": (64, 64)})
     exact, low = PerParameterMlpConfig(), PerParameterMlpConfig(state_dtype="bfloat16")
-    size = lambda c: sum(  # noqa: E731
+    size = lambda c: sum(
         leaf.nbytes for leaf in jax.tree.leaves(c.build().transform(None, num_steps=1).init(params))
     )
     assert size(low) < 0.51 * size(exact)
@@ -281,7 +281,7 @@ def test_a_configuration_that_cannot_work_is_refused(fields: dict[str, Any], mes
 
 def test_a_wide_network_is_the_narrow_one_by_other_means() -> None:
     rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
     stack = Stack(shape=(4, 5), members=(0, 1, 2), rows=(0, 1, 2))
     features, scales = [draw(3, 4, 5) for _ in range(6)], jnp.abs(draw(3, 6))
     layers = [

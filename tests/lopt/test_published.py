@@ -186,7 +186,7 @@ class ReleasedRecord:
 def test_flax_restores_what_is_saved_into_the_releases_structure(tmp_path: Path) -> None:
     theta = some_theta(SMALL_VELO)
     published.save(tmp_path / "theta", SMALL_VELO, theta, gen_id="g", step=7)
-    linear = lambda: {"w": 0, "b": 0}  # noqa: E731
+    linear = lambda: {"w": 0, "b": 0}
     layers = ("linear", "linear_1", "linear_2", "rnn/linear", "rnn_to_controls", "step_size")
     names = [f"w0__{i}" for i in range(14)] + ["b0", "w1", "b1", "w2", "b2"]
     target = {

@@ -38,8 +38,8 @@ NUM_STEPS = 12
 
 def theta_of(arrays: dict[str, np.ndarray]) -> Any:
     """The golden file's theta in our layout."""
-    at = lambda path: jnp.asarray(arrays[f"theta/{path}"])  # noqa: E731
-    linear = lambda path: {"w": at(f"{path}/w"), "b": at(f"{path}/b")}  # noqa: E731
+    at = lambda path: jnp.asarray(arrays[f"theta/{path}"])
+    linear = lambda path: {"w": at(f"{path}/w"), "b": at(f"{path}/b")}
     layer = "ffmod_params/mlp/~/linear_"
     return {
         "lstm_init": {"hidden": at("lstm_init_state/hidden"), "cell": at("lstm_init_state/cell")},
@@ -79,7 +79,7 @@ def test_follows_the_published_network_and_ends_in_its_state(arrays: dict[str, n
         params = jax.tree.map(jnp.add, params, updates)
         path.append(params)
     assert_follows(path, arrays)
-    close = lambda mine, name: np.testing.assert_allclose(  # noqa: E731
+    close = lambda mine, name: np.testing.assert_allclose(
         mine, arrays[f"final_state/{name}"], rtol=1e-5, atol=5e-6
     )
     close(state.clip.size, "clip")
@@ -305,7 +305,7 @@ def test_meta_gradients_are_finite_where_a_bias_starts_at_zero() -> None:
     theta = random_theta(SMALL)
     slopes = jax.grad(final)(theta)
     assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(slopes))
-    bias = lambda h: {**theta, "network": {**theta["network"], "b2": theta["network"]["b2"].at[0].add(h)}}  # noqa: E731
+    bias = lambda h: {**theta, "network": {**theta["network"], "b2": theta["network"]["b2"].at[0].add(h)}}
     secant = (final(bias(0.5)) - final(bias(-0.5))) / 1.0
     np.testing.assert_allclose(slopes["network"]["b2"][0], secant, rtol=1e-2)
 
@@ -314,7 +314,7 @@ def test_half_precision_state_is_half_as_large_and_takes_nearly_the_same_steps()
     params = {"w": 0.1 * jax.random.normal(jax.random.key(0), (16, 16))}
     theta = random_theta(SMALL)
     half = derive(SMALL, state_dtype="bfloat16")
-    size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))  # noqa: E731
+    size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
     full_updates, full_state = two_steps(SMALL.build(), theta, params)
     half_updates, half_state = two_steps(half.build(), theta, params)
     assert size(half_state.accumulators) * 2 == size(full_state.accumulators)

@@ -26,7 +26,7 @@ def test_rounds_to_a_neighbour_and_is_right_on_average() -> None:
     """Over n steps the mean error is within five standard errors of none, for each of 2 000 numbers."""
     n, values = 4096, np.random.default_rng(0).normal(size=2000).astype(np.float32)
     values[:1000] *= np.float32(10.0) ** np.random.default_rng(1).integers(-30, 30, 1000).astype(np.float32)
-    once = lambda salt: store(jnp.asarray(values), jnp.bfloat16, salt).astype(jnp.float32)  # noqa: E731
+    once = lambda salt: store(jnp.asarray(values), jnp.bfloat16, salt).astype(jnp.float32)
     total, low, high = np.zeros(2000), *neighbours(values)
     for batch in np.arange(n, dtype=np.int32).reshape(16, -1):
         rounded = np.asarray(jax.lax.map(once, jnp.asarray(batch)), np.float64)
@@ -57,7 +57,7 @@ def test_a_moving_average_neither_stalls_nor_drifts(decay: float) -> None:
     def body(carry: Any, step: jax.Array) -> Any:
         kept, nearest, exact = carry
         value = 1.0 + 0.5 * jax.random.normal(jax.random.fold_in(jax.random.key(0), step), (width,))
-        average = lambda ema: decay * ema.astype(jnp.float32) + (1.0 - decay) * value  # noqa: E731
+        average = lambda ema: decay * ema.astype(jnp.float32) + (1.0 - decay) * value
         kept = store(average(kept), jnp.bfloat16, step)
         return (kept, average(nearest).astype(jnp.bfloat16), average(exact)), None
 

@@ -99,7 +99,7 @@ def test_another_horizon_interpolates_over_the_fraction_of_training() -> None:
 
 @pytest.mark.parametrize("num_steps", [61, 300, 5_000])
 def test_a_stretched_cosine_is_a_cosine(num_steps: int) -> None:
-    cosine = lambda fraction: 0.5 * (1 + np.cos(np.pi * fraction))  # noqa: E731
+    cosine = lambda fraction: 0.5 * (1 + np.cos(np.pi * fraction))
     schedule = export_schedule({"rate": cosine(np.arange(500) / 500).astype(np.float32)})
     fraction = np.arange(num_steps) / num_steps
     at = jax.vmap(lambda t: schedule.at(t, num_steps=num_steps)["rate"])
@@ -113,7 +113,7 @@ def test_a_stretched_cosine_is_a_cosine(num_steps: int) -> None:
 def test_plays_to_an_optimizer_of_another_codebase() -> None:
     used = {"learning_rate": np.geomspace(0.1, 0.001, 30), "epsilon": np.linspace(1e-6, 1e-2, 30)}
     schedule = export_schedule({name: values.astype(np.float32) for name, values in used.items()})
-    make = lambda h: optax.adam(h["learning_rate"], eps=h["epsilon"])  # noqa: E731
+    make = lambda h: optax.adam(h["learning_rate"], eps=h["epsilon"])
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         played, _ = run(play_schedule(schedule, make, num_steps=30), 30)
         params, state = PARAMS, optax.adam(0.1).init(PARAMS)

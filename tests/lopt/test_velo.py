@@ -21,8 +21,8 @@ GOLDEN_SIZES = {"lstm_hidden_size": 32, "mlp_bank_size": 8}
 
 def theta_of(arrays: dict[str, np.ndarray]) -> Any:
     """The golden file's theta in our layout."""
-    at = lambda path: jnp.asarray(arrays[f"theta/{path}"])  # noqa: E731
-    linear = lambda path: {"w": at(f"rnn_params/{path}/w"), "b": at(f"rnn_params/{path}/b")}  # noqa: E731
+    at = lambda path: jnp.asarray(arrays[f"theta/{path}"])
+    linear = lambda path: {"w": at(f"rnn_params/{path}/w"), "b": at(f"rnn_params/{path}/b")}
     bank = {name: at(f"ff_mod_stack/~/{name}") for name in ("w1", "w2", "b0", "b1", "b2")}
     bank["w0"] = jnp.concatenate([at(f"ff_mod_stack/~/w0__{i}") for i in range(14)], axis=1)
     return {
@@ -91,7 +91,7 @@ def test_a_tensor_is_trained_the_same_in_any_company_of_shapes() -> None:
     theta = SMALL.build().init_theta(jax.random.key(2))
     renamed = dict(zip("abcd", "dacb", strict=True))
     straight = one_update(SMALL, theta, params, grads)
-    rename = lambda tree: {renamed[k]: v for k, v in tree.items()}  # noqa: E731
+    rename = lambda tree: {renamed[k]: v for k, v in tree.items()}
     shuffled = one_update(SMALL, theta, rename(params), rename(grads))
     for name, value in straight.items():
         np.testing.assert_allclose(shuffled[renamed[name]], value, rtol=2e-5, atol=1e-7)
@@ -131,7 +131,7 @@ def test_older_checkpoints_settings_change_what_they_name() -> None:
     _, state = optimizer.update(grads, optimizer.init(params), params, value=jnp.float32(1.0))
     np.testing.assert_array_equal(state.lstm.hidden, theta["lstm_init"]["hidden"])
     fixed = derive(SMALL, loss_horizon=10)
-    at = lambda config, num_steps: one_update(config, theta, params, grads, steps=5, num_steps=num_steps)["a"]  # noqa: E731
+    at = lambda config, num_steps: one_update(config, theta, params, grads, steps=5, num_steps=num_steps)["a"]
     assert float(jnp.max(jnp.abs(at(fixed, 5_000) - at(SMALL, 5_000)))) > 0
     np.testing.assert_allclose(at(fixed, 10), at(SMALL, 10), rtol=1e-6)
 
@@ -179,7 +179,7 @@ def test_bfloat16_state_is_smaller_and_stays_close() -> None:
     params, grads = draws(shapes, 0), draws(shapes, 1)
     theta = SMALL.build().init_theta(jax.random.key(2))
     half = derive(SMALL, state_dtype="bfloat16")
-    num_bytes = lambda config: sum(  # noqa: E731
+    num_bytes = lambda config: sum(
         x.nbytes for x in jax.tree.leaves(config.build().transform(theta, num_steps=9).init(params))
     )
     assert num_bytes(half) < 0.6 * num_bytes(SMALL)

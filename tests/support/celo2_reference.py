@@ -46,7 +46,7 @@ class Celo2Reference:
     def _features(self, p: np.ndarray, g: np.ndarray) -> np.ndarray:
         root = 1 / np.sqrt(self.second + 1e-8)
         factored_gradient, of_rows_and_columns = self._factored(g)
-        one = lambda x: x[..., None]  # noqa: E731
+        one = lambda x: x[..., None]
         groups = [one(g), one(np.clip(g, -0.1, 0.1)), one(p), self.momenta, self.second]
         groups += [self.momenta * root, root, factored_gradient, one(g) * root, *of_rows_and_columns]
         return np.concatenate(groups, axis=-1)
@@ -58,14 +58,14 @@ class Celo2Reference:
             self.squares = [b * v + a * squared for v, (b, a) in zip(self.squares, decays, strict=True)]
             return np.stack([g / np.sqrt(v + 1e-9) for v in self.squares], -1), []
         col_axis, row_axis = reversed(sorted(range(len(self.shape)), key=lambda i: (self.shape[i], i))[-2:])
-        mean = lambda x, axis: np.mean(x, axis=axis, keepdims=True)  # noqa: E731
+        mean = lambda x, axis: np.mean(x, axis=axis, keepdims=True)
         self.rows = [b * v + a * mean(squared, col_axis) for v, (b, a) in zip(self.rows, decays, strict=True)]
         self.cols = [b * v + a * mean(squared, row_axis) for v, (b, a) in zip(self.cols, decays, strict=True)]
         both = [
             np.maximum(r / (mean(r, row_axis) + 1e-9), 1e-9) ** -0.5 * np.maximum(c, 1e-9) ** -0.5
             for r, c in zip(self.rows, self.cols, strict=True)
         ]
-        whole = lambda arrays: np.stack([np.broadcast_to(x, self.shape) for x in arrays], -1)  # noqa: E731
+        whole = lambda arrays: np.stack([np.broadcast_to(x, self.shape) for x in arrays], -1)
         row, col, root = whole(self.rows), whole(self.cols), np.stack(both, -1)
         return g[..., None] * root, [
             row,
