@@ -6,6 +6,7 @@ elsewhere they are the last axis.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -79,17 +80,28 @@ def mlp(weights: Weights, x: jax.Array) -> jax.Array:
     return x
 
 
-def mlp_features_first(weights: Weights, x: jax.Array) -> jax.Array:
-    """Returns the same network with the feature axis in front: [in, n] → [out, n].
+def mlp_of_arrays(weights: Weights, inputs: Sequence[jax.Array]) -> list[jax.Array]:
+    """Returns the same network on separate arrays, one per input: one array of their shape per output.
 
-    With n parameters in the contiguous axis each layer is one broad matrix product.
+    Written out as multiply-adds of whole arrays, which is one loop over the elements: three times as fast as
+    matrix products with so few columns, and nothing is stacked. For layers of up to about 16 units.
     """
     num_layers = len(weights) // 2
+    outputs = list(inputs)
     for i in range(num_layers):
-        x = weights[f"w{i}"].T @ x + jnp.expand_dims(weights[f"b{i}"], 1)
+        layer, bias = weights[f"w{i}"], weights[f"b{i}"]
+        outputs = [dot_of_arrays(layer[:, j], outputs) + bias[j] for j in range(layer.shape[1])]
         if i < num_layers - 1:
-            x = jax.nn.relu(x)
-    return x
+            outputs = [jax.nn.relu(x) for x in outputs]
+    return outputs
+
+
+def dot_of_arrays(coefficients: jax.Array, arrays: Sequence[jax.Array]) -> jax.Array:
+    """Returns Σᵢ coefficients[i] · arrays[i]; coefficients [in], arrays of one shape."""
+    total = coefficients[0] * arrays[0]
+    for i in range(1, len(arrays)):
+        total = total + coefficients[i] * arrays[i]
+    return total
 
 
 def init_lstm(key: jax.Array, num_inputs: int, hidden_size: int) -> Weights:

@@ -69,9 +69,9 @@ PER_PARAMETER_FEATURES: dict[str, Callable[[Accumulators], jax.Array]] = {
 """Name → feature. Momenta are m̂/√v̂; factored ones divide by the rank-one estimate of √v̂ (vectors: by √v̂)."""
 
 
-def compute(names: tuple[str, ...], acc: Accumulators, *, clip: float) -> jax.Array:
-    """Returns the named features of a vector of parameters, features first: [num_features, n], within ±`clip`.
+def compute(names: tuple[str, ...], acc: Accumulators, *, clip: float) -> list[jax.Array]:
+    """Returns the named features of a vector of parameters, [n] each, within ±`clip`.
 
-    The parameter axis is the contiguous one; a trailing feature axis would keep XLA from fusing the features.
+    Separate arrays, because stacked they would be written to memory before any network reads them.
     """
-    return jnp.stack([jnp.clip(PER_PARAMETER_FEATURES[name](acc), -clip, clip) for name in names])
+    return [jnp.clip(PER_PARAMETER_FEATURES[name](acc), -clip, clip) for name in names]

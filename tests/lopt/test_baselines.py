@@ -179,9 +179,7 @@ def test_gradients_of_exactly_zero_poison_nothing(baseline: Baseline) -> None:
 def test_unknown_extra_arguments_are_ignored(baseline: Baseline) -> None:
     optimizer = baseline.factory(middle_setting(baseline), jnp.int32(10))
     state = optimizer.init(PARAMS)
-    update = lambda: optimizer.update(
-        PARAMS, state, PARAMS, value=jnp.float32(1.0), seen={"tokens": 3}
-    )
+    update = lambda: optimizer.update(PARAMS, state, PARAMS, value=jnp.float32(1.0), seen={"tokens": 3})
     updates, _ = jax.eval_shape(update)
     assert updates["kernel"].shape == (2, 2, 2, 3)
 

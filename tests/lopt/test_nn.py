@@ -33,12 +33,12 @@ def test_linear_is_affine_on_the_last_axis_and_on_the_first() -> None:
     np.testing.assert_allclose(first, np.moveaxis(expected, -1, 0), rtol=1e-5, atol=1e-6)
 
 
-def test_mlp_with_features_first_is_the_same_network() -> None:
+def test_mlp_of_separate_arrays_is_the_same_network() -> None:
     weights = nn.init_mlp(KEY, (3, 8, 8, 2), zero_output=False)
+    weights = {name: w + 0.1 for name, w in weights.items()}  # biases that do something
     x = draws(4, 7, 3)
-    np.testing.assert_allclose(
-        nn.mlp(weights, x), nn.mlp_features_first(weights, x.T).T, rtol=1e-5, atol=1e-6
-    )
+    outputs = jnp.stack(nn.mlp_of_arrays(weights, list(x.T)), axis=-1)
+    np.testing.assert_allclose(nn.mlp(weights, x), outputs, rtol=1e-5, atol=1e-6)
 
 
 def test_truncated_normal_is_cut_at_two_deviations() -> None:
