@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ import optax
 
 from curriculum.worker import build_optimizer, key_from_seed
 from lopt.baselines import BASELINES
+from lopt.family_data import Data, separate_data
 from lopt.inner_loop import EvalParams, LearningCurve, train_curve
 from lopt.registry import lookup
 from lopt.types import Split, Theta
@@ -115,7 +116,12 @@ def _compiled(
     family = TaskConfig.model_validate_json(task_json).build()
     transform, eval_params = _transform(optimizer_json)
 
-    def one(setting: Any, key: jax.Array, horizon: jax.Array, eval_every: jax.Array) -> LearningCurve:
+    data, with_data = separate_data(family)
+
+    def one(
+        data: Data, setting: Any, key: jax.Array, horizon: jax.Array, eval_every: jax.Array
+    ) -> LearningCurve:
+        family = with_data(data)
         dynamic_key, run_key = jax.random.split(key)
         return train_curve(
             family.task(family.sample_dynamic(dynamic_key)),
@@ -128,9 +134,9 @@ def _compiled(
             eval_params=eval_params,
         )
 
-    over_seeds = jax.vmap(one, in_axes=(None, 0, None, None))
-    over_settings = jax.vmap(over_seeds, in_axes=(0, None, None, None))
-    return jax.jit(over_settings).lower(*shapes.arguments).compile()
+    over_seeds = jax.vmap(one, in_axes=(None, None, 0, None, None))
+    over_settings = jax.vmap(over_seeds, in_axes=(None, 0, None, None, None))
+    return partial(jax.jit(over_settings).lower(data, *shapes.arguments).compile(), data)
 
 
 def _transform(

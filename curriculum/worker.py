@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 
 from lopt.architectures import ARCHITECTURES
 from lopt.estimators import ESTIMATORS
+from lopt.family_data import Data, separate_data
 from lopt.registry import lookup
 from lopt.types import LearnedOptimizer, MetaGradient, Theta
 from task_generator.task_config import TaskConfig
@@ -126,8 +127,14 @@ def _program(
     family = TaskConfig.model_validate_json(task_json).build()
     estimator_data = json.loads(estimator_json)
     config_type = lookup(ESTIMATORS, estimator_data["estimator"], kind="estimator")
-    estimator = config_type.model_validate(estimator_data).build(family, build_optimizer(optimizer_json))
-    return jax.jit(estimator.measure)
+    config, learned = config_type.model_validate(estimator_data), build_optimizer(optimizer_json)
+
+    data, with_data = separate_data(family)
+
+    def measure(data: Data, theta: Theta, key: jax.Array, sigma: jax.Array) -> MetaGradient:
+        return config.build(with_data(data), learned).measure(theta, key, sigma)
+
+    return partial(jax.jit(measure), data)
 
 
 def run_work_unit(unit: WorkUnit, theta: Theta) -> WorkResult:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from lopt.gradient_location import gradient_params
+from lopt.training_gradient import value_and_grad
 from lopt.types import Params, PRNGKey, Scalar, Split, Task, TaskState
 
 EvalParams = Callable[[Any, Params], Params]
@@ -45,19 +46,15 @@ def inner_step(
 ) -> tuple[InnerState, Scalar]:
     """Makes one update on one training batch; returns the new state and the loss that the update was made from.
 
-    Loss and gradient are taken where the optimizer asks for them (`gradient_params`): at the parameters, unless it
-    keeps an attended offset. The update is applied to the parameters.
+    Loss and gradient are what the task shows in training (`value_and_grad`), taken where the optimizer asks for
+    them (`gradient_params`): at the parameters, unless it keeps an attended offset. The update is applied to the
+    parameters.
     """
     # Two derivations instead of one split: a task that draws nothing in its loss then never computes the second.
     loss_key = jax.random.fold_in(key, 1)
-    batch = task.batch(key)
-
-    def loss_fn(params: Any) -> tuple[Scalar, TaskState]:
-        return task.loss(state.task_state._replace(params=params), loss_key, batch)
-
     params = state.task_state.params
-    attended = gradient_params(state.optimizer_state, params)
-    (loss, task_state), grads = jax.value_and_grad(loss_fn, has_aux=True)(attended)
+    attended = state.task_state._replace(params=gradient_params(state.optimizer_state, params))
+    (loss, task_state), grads = value_and_grad(task, attended, loss_key, task.batch(key))
     updates, optimizer_state = optimizer.update(grads, state.optimizer_state, params, value=loss)
     new_params = optax.apply_updates(params, updates)
     return InnerState(task_state._replace(params=new_params), optimizer_state), loss

@@ -6,13 +6,40 @@ where a field selects code and one value serves the whole work unit.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lopt.types import Dynamic, PRNGKey, TaskFamily, TaskState
+from lopt.types import Dynamic, PRNGKey, Task, TaskFamily, TaskState
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoicesPerTask:
+    """A family in which every task has its own activation and initialiser, not one per work unit.
+
+    More variety in a work unit, at a price: a vectorised choice runs every branch (`benchmarks/unroll.py` has the
+    factor), where one choice for all runs only the one chosen.
+    """
+
+    inner: TaskFamily
+
+    def sample_dynamic(self, key: PRNGKey) -> Dynamic:
+        """Returns one dynamic configuration."""
+        return self.inner.sample_dynamic(key)
+
+    def dynamic_axes(self) -> Dynamic:
+        """Returns 0 everywhere."""
+        return 0
+
+    def task(self, dynamic: Dynamic) -> Task:
+        """Returns the problem that `dynamic` selects."""
+        return self.inner.task(dynamic)
+
+
+jax.tree_util.register_dataclass(ChoicesPerTask, data_fields=["inner"], meta_fields=[])
 
 
 def _map_prefix(fn: Callable[..., Any], axes: Dynamic, *dynamics: Dynamic) -> Dynamic:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from lopt.family_data import Data, separate_data
 from lopt.inner_loop import InnerState, init_inner, unroll
 from lopt.types import Dynamic, PRNGKey, TaskFamily
 
@@ -55,12 +57,15 @@ def compile_program(
       RefusedError: If the compiled program needs more than `max_bytes` of temporary memory.
     """
     axes = family.dynamic_axes()
+    data, with_data = separate_data(family)
 
     def init_one(dynamic: Dynamic, key: PRNGKey) -> InnerState:
         return init_inner(family.task(dynamic), optimizer, key)
 
-    def train_one(dynamic: Dynamic, state: InnerState, key: PRNGKey, num_steps: jax.Array) -> InnerState:
-        return unroll(family.task(dynamic), optimizer, state, key, start=0, stop=num_steps)
+    def train_one(
+        data: Data, dynamic: Dynamic, state: InnerState, key: PRNGKey, num_steps: jax.Array
+    ) -> InnerState:
+        return unroll(with_data(data).task(dynamic), optimizer, state, key, start=0, stop=num_steps)
 
     def draw(key: PRNGKey) -> Dynamic:
         if num_tasks == 1:  # not a vmap of size one, which would compile batched kernels
@@ -72,16 +77,19 @@ def compile_program(
             return init_one(dynamic, key)
         return jax.vmap(init_one, in_axes=(axes, 0))(dynamic, jax.random.split(key, num_tasks))
 
-    def train(dynamic: Dynamic, state: InnerState, key: PRNGKey, num_steps: jax.Array) -> InnerState:
+    def train(
+        data: Data, dynamic: Dynamic, state: InnerState, key: PRNGKey, num_steps: jax.Array
+    ) -> InnerState:
         if num_tasks == 1:
-            return train_one(dynamic, state, key, num_steps)
+            return train_one(data, dynamic, state, key, num_steps)
         keys = jax.random.split(key, num_tasks)
-        return jax.vmap(train_one, in_axes=(axes, 0, 0, None))(dynamic, state, keys, num_steps)
+        return jax.vmap(train_one, in_axes=(None, axes, 0, 0, None))(data, dynamic, state, keys, num_steps)
 
     started = clock()
     dynamics = [draw(jax.random.key(repeat)) for repeat in range(repeats)]
     state = jax.tree.map(_zeros, jax.eval_shape(init, dynamics[0], jax.random.key(0)))
-    run = jax.jit(train).lower(dynamics[0], state, jax.random.key(0), jnp.asarray(1, jnp.int32)).compile()
+    program = jax.jit(train).lower(data, dynamics[0], state, jax.random.key(0), jnp.asarray(1, jnp.int32))
+    run = program.compile()
     compile_seconds = clock() - started
     needed = getattr(run.memory_analysis(), "temp_size_in_bytes", 0)  # None where a backend has no analysis
     if needed > max_bytes:
@@ -89,7 +97,7 @@ def compile_program(
             f"too large: needs {needed / 2**20:.0f} MiB of temporary memory, more than "
             f"{max_bytes / 2**20:.0f} MiB"
         )
-    return StepProgram(run, dynamics, state, compile_seconds, num_tasks)
+    return StepProgram(partial(run, data), dynamics, state, compile_seconds, num_tasks)
 
 
 def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:

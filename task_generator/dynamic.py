@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lopt.registry import lookup
-from task_generator.initializers import INITIALIZERS
+from task_generator.initializers import SAMPLED_INITIALIZERS
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -54,7 +54,7 @@ class NetworkDynamic(NamedTuple):
     """One draw of the C.2 choices."""
 
     activation: jax.Array  # int32 [], index into SAMPLED_ACTIVATIONS
-    initializer: jax.Array  # int32 [], index into INITIALIZERS
+    initializer: jax.Array  # int32 [], index into SAMPLED_INITIALIZERS
     init_scale: jax.Array  # float32 []
 
 
@@ -67,7 +67,7 @@ def sample_network_dynamic(key: jax.Array) -> NetworkDynamic:
     low, high = SCALE_RANGE
     return NetworkDynamic(
         activation=uniform_index(draws[0], len(SAMPLED_ACTIVATIONS)),
-        initializer=uniform_index(draws[1], len(INITIALIZERS)),
+        initializer=uniform_index(draws[1], len(SAMPLED_INITIALIZERS)),
         init_scale=low + (high - low) * draws[2],
     )
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from lopt.registry import lookup
-from lopt.types import Params
+from lopt.types import Params, PyTree
 
 Initializer = Callable[[jax.Array], jax.Array]
 """Turns independent standard normal numbers [..., fan_out] into weights of that shape."""
@@ -41,11 +41,28 @@ def fan_in_normal(noise: jax.Array) -> jax.Array:
     return noise * jnp.float32(_fan_in(noise) ** -0.5)
 
 
-INITIALIZERS: dict[str, Initializer] = {
+def fan_in_truncated_normal(noise: jax.Array) -> jax.Array:
+    """Returns normal weights of deviation 1/√fan_in, folded back where they lie beyond two deviations.
+
+    Stands for the truncated normal of Haiku's and Flax's layers: of the same range, made of the same draws.
+    """
+    uniform = lax.erf(noise * jnp.float32(math.sqrt(0.5)))  # on (−1, 1)
+    inside = lax.erf_inv(uniform * jnp.float32(math.erf(math.sqrt(2.0)))) * jnp.float32(math.sqrt(2.0))
+    return inside * jnp.float32(_fan_in(noise) ** -0.5)
+
+
+SAMPLED_INITIALIZERS: dict[str, Initializer] = {
     "orthogonal": orthogonal,
     "uniform": fan_in_uniform,
     "normal": fan_in_normal,
 }
+"""What the prior draws from, uniformly."""
+
+INITIALIZERS: dict[str, Initializer] = {
+    **SAMPLED_INITIALIZERS,
+    "truncated_normal": fan_in_truncated_normal,
+}
+"""Also what only a static override can name: the usual start of a library's layers."""
 
 if TYPE_CHECKING:
     InitializerName = str
@@ -53,31 +70,84 @@ else:  # the names are the registry's keys, so that a new entry is one line
     InitializerName = Literal[tuple(INITIALIZERS)]
 
 
-def initialize(template: Params, key: jax.Array, kind: str | jax.Array, scale: float | jax.Array) -> Params:
-    """Returns fresh parameters.
+class LeafInit(NamedTuple):
+    """How one parameter starts; "kernel" leaves it to the chosen initialiser."""
+
+    kind: Literal["kernel", "normal", "uniform", "constant"]
+    value: float = 1.0
+    """A kernel's, normal's and uniform's size: multiplies the draw (for "uniform", from ±1). A constant itself."""
+
+
+LeafRule = Callable[[str, tuple[int, ...]], LeafInit]
+"""(path like "Dense_0/kernel", shape) → how it starts."""
+
+
+def default_leaf_init(path: str, shape: tuple[int, ...]) -> LeafInit:
+    """Returns ones for what is called `scale`, the chosen initialiser for other matrices, zeros for the rest."""
+    if path.rsplit("/", 1)[-1] == "scale":
+        return LeafInit("constant", 1.0)
+    return LeafInit("kernel") if len(shape) > 1 else LeafInit("constant", 0.0)
+
+
+def initialize(
+    template: Params,
+    key: jax.Array,
+    kind: str | jax.Array,
+    scale: float | jax.Array,
+    rule: LeafRule = default_leaf_init,
+) -> Params:
+    """Returns fresh float32 parameters.
 
     Args:
-      template: The parameters' shapes. Leaves of two or more axes are kernels, the others biases.
+      template: The parameters' shapes.
       key: What the parameters depend on.
-      kind: Name of an initialiser, or an index into `INITIALIZERS` (int32 [], may be traced).
-      scale: Multiplies every kernel.
+      kind: Name of an initialiser, or an index into `SAMPLED_INITIALIZERS` (int32 [], may be traced).
+      scale: Multiplies every leaf that is a "kernel".
+      rule: How each leaf starts.
     """
-    leaves, structure = jax.tree.flatten(template)
-    kernels = [leaf for leaf in leaves if leaf.ndim > 1]
-    numbers = jax.random.normal(key, (sum(leaf.size for leaf in kernels),), jnp.float32)
-    noise = split_vector(numbers, [leaf.shape for leaf in kernels])
+    paths, structure = jax.tree_util.tree_flatten_with_path(template)
+    leaves = [leaf for _, leaf in paths]
+    rules = [rule(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape) for path, leaf in paths]
+    drawn = [i for i, r in enumerate(rules) if r.kind != "constant"]
+    numbers = jax.random.normal(key, (sum(leaves[i].size for i in drawn),), jnp.float32)
+    noise = dict(zip(drawn, split_vector(numbers, [leaves[i].shape for i in drawn]), strict=True))
+    kernels = [i for i in drawn if rules[i].kind == "kernel"]
 
     def all_kernels(initializer: Initializer) -> Callable[[list[jax.Array]], list[jax.Array]]:
         return lambda noise: [initializer(x) for x in noise]
 
-    if isinstance(kind, str):
-        weights = all_kernels(lookup(INITIALIZERS, kind, kind="initializer"))(noise)
+    inputs = [noise[i] for i in kernels]
+    if not kernels:
+        weights: list[jax.Array] = []
+    elif isinstance(kind, str):
+        weights = all_kernels(lookup(INITIALIZERS, kind, kind="initializer"))(inputs)
     else:
-        weights = lax.switch(kind, [all_kernels(fn) for fn in INITIALIZERS.values()], noise)
+        weights = lax.switch(kind, [all_kernels(fn) for fn in SAMPLED_INITIALIZERS.values()], inputs)
     factor = jnp.asarray(scale, jnp.float32)
-    drawn = iter([kernel * factor for kernel in weights])
-    filled = [next(drawn) if leaf.ndim > 1 else jnp.zeros(leaf.shape, jnp.float32) for leaf in leaves]
+    by_kernel = {i: weight * (factor * rules[i].value) for i, weight in zip(kernels, weights, strict=True)}
+    filled = [
+        by_kernel[i] if i in by_kernel else _other(rules[i], noise.get(i), leaf.shape)
+        for i, leaf in enumerate(leaves)
+    ]
     return jax.tree.unflatten(structure, filled)
+
+
+def _other(rule: LeafInit, noise: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    if noise is None:
+        return jnp.full(shape, rule.value, jnp.float32)
+    if rule.kind == "uniform":
+        return rule.value * lax.erf(noise * jnp.float32(math.sqrt(0.5)))
+    return rule.value * noise
+
+
+def initialize_state(template: PyTree) -> PyTree:
+    """Returns a network's other collections at their start: variances are one, everything else zero."""
+
+    def start(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        is_variance = jax.tree_util.keystr(path, simple=True, separator="/").endswith("var")
+        return jnp.full(leaf.shape, float(is_variance), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(start, template)
 
 
 def split_vector(flat: jax.Array, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:

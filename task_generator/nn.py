@@ -14,16 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lopt.types import Params
-
 Activation = Callable[[jax.Array], jax.Array]
 zeros = nn.initializers.zeros_init()
-
-
-def param_shapes(network: nn.Module, example_shape: tuple[int, ...]) -> Params:
-    """Returns the shapes of the network's parameters for inputs of `example_shape`, without computing any."""
-    example = jax.ShapeDtypeStruct(example_shape, jnp.float32)
-    return jax.eval_shape(lambda x: network.init(jax.random.key(0), x, lambda y: y)["params"], example)
 
 
 class Dense(nn.Module):

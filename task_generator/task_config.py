@@ -14,9 +14,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Self, Union
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from lopt.config import FrozenConfig
 from lopt.registry import unknown_name_message
@@ -46,6 +46,16 @@ class TaskConfig(FrozenConfig):
 
     family: AnyFamily
     augmentations: tuple[AnyAugmentation, ...] = ()
+
+    @model_validator(mode="after")
+    def _augmentations_make_sense(self) -> Self:
+        for augmentation in self.augmentations:
+            reason = augmentation.refuses(self.family)
+            if reason is not None:
+                raise ValueError(
+                    f"augmentation {augmentation.augmentation!r} does not go with {self.family.family!r}: {reason}"
+                )
+        return self
 
     def build(self) -> TaskFamily:
         """Returns the family, augmentations applied in order. Equal configurations share one object."""

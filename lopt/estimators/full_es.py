@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from lopt.config import FrozenConfig
 from lopt.inner_loop import InnerState, unroll
-from lopt.lanes import init_lanes, repeat_dynamics, sample_dynamics
+from lopt.lanes import ChoicesPerTask, init_lanes, repeat_dynamics, sample_dynamics
 from lopt.meta_loss import MetaLossScale, final_loss, scaled
 from lopt.perturbation import AntitheticPairs, pair_gradient, perturbed, sample_pairs
 from lopt.types import (
@@ -33,6 +33,7 @@ from lopt.types import (
 )
 
 TaskNormalization = Literal["none", "unit_norm"]
+Choices = Literal["per_work_unit", "per_task"]
 
 
 class FullEsConfig(FrozenConfig):
@@ -56,6 +57,8 @@ class FullEsConfig(FrozenConfig):
     """Largest |L⁺ − L⁻| of a pair: bounds what one diverging twin can do. None: no bound."""
     task_normalization: TaskNormalization = "none"
     """"unit_norm": each task's gradient is scaled to length one before averaging (VeLO D.4)."""
+    choices: Choices = "per_work_unit"
+    """What shares activation and initialiser: all tasks of an estimate (one branch runs), or none (all run)."""
 
     @model_validator(mode="after")
     def _horizons_in_order(self) -> FullEsConfig:
@@ -75,7 +78,7 @@ class FullEs:
 
     def __init__(self, config: FullEsConfig, family: TaskFamily, learned_optimizer: LearnedOptimizer):
         self.config = config
-        self.family = family
+        self.family = ChoicesPerTask(family) if config.choices == "per_task" else family
         self.learned_optimizer = learned_optimizer
 
     def init(self, theta: Theta, key: PRNGKey) -> PyTree:

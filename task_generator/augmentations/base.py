@@ -8,6 +8,7 @@ import numpy as np
 
 from lopt.config import FrozenConfig
 from lopt.types import TaskFamily
+from task_generator.families.base import FamilyConfig
 
 
 class AugmentationConfig(FrozenConfig):
@@ -23,6 +24,11 @@ class AugmentationConfig(FrozenConfig):
     def could_sample(self) -> bool:
         """Returns whether the prior could draw this configuration."""
         raise NotImplementedError
+
+    def refuses(self, family: FamilyConfig) -> str | None:
+        """Returns why this augmentation makes no sense on `family`, a sentence, or None where it does."""
+        del family
+        return None
 
     def apply(self, family: TaskFamily) -> TaskFamily:
         """Returns the transformed family."""

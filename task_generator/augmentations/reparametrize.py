@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, model_validator
 
+from lopt.training_gradient import LossAndGradient, value_and_grad
 from lopt.types import Batch, Params, Split, Task, TaskFamily, TaskState
 from task_generator.augmentations.base import AugmentationConfig
 from task_generator.distributions import Categorical
@@ -122,14 +123,27 @@ class ReparametrizedTask:
 
     def loss(self, state: TaskState, key: jax.Array, batch: Batch) -> tuple[jax.Array, TaskState]:
         """Returns the inner task's loss at the parameters divided by the scales."""
-        weights = jax.tree.map(jnp.divide, state.params, self._aligned(state.params))
-        loss, inner_state = self.inner.loss(state._replace(params=weights), key, batch)
+        loss, inner_state = self.inner.loss(self._unscaled(state), key, batch)
         return loss, inner_state._replace(params=state.params)
+
+    def value_and_grad(self, state: TaskState, key: jax.Array, batch: Batch) -> LossAndGradient:
+        """Returns what the inner task shows in training, its gradient divided by the scales."""
+        (loss, inner_state), grads = value_and_grad(self.inner, self._unscaled(state), key, batch)
+        scaled = jax.tree.map(jnp.divide, grads, self._aligned(state.params))
+        return (loss, inner_state._replace(params=state.params)), scaled
 
     def normalize(self, loss: jax.Array) -> jax.Array:
         """Returns the inner task's normalised loss."""
         return self.inner.normalize(loss)
 
+    def _unscaled(self, state: TaskState) -> TaskState:
+        return state._replace(params=jax.tree.map(jnp.divide, state.params, self._aligned(state.params)))
+
     def _aligned(self, params: Params) -> Params:
-        """The scales with their leaves' ranks, so that nothing is promoted implicitly."""
-        return jax.tree.map(lambda s, p: s.reshape(s.shape or (1,) * p.ndim), self.scales, params)
+        """The scales in their leaves' ranks and types, so that nothing is promoted implicitly."""
+        return jax.tree.map(
+            lambda s, p: s.reshape(s.shape or (1,) * p.ndim).astype(p.dtype), self.scales, params
+        )
+
+
+jax.tree_util.register_dataclass(ReparametrizedFamily, data_fields=["inner"], meta_fields=["config"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from task_generator.datasets.source import Arrays, ImageSource, resize
+from task_generator.datasets.source import Arrays, ImageSource, resize, to_bytes
 
 _CUTS = {"train": 0.60, "inner_valid": 0.73, "outer_valid": 0.86, "test": 1.0}
 
@@ -22,9 +22,9 @@ def _load(image_size: int) -> dict[str, Arrays]:
     splits, start = {}, 0
     for name, fraction in _CUTS.items():
         stop = round(fraction * len(labels))
-        splits[name] = (images[start:stop], labels[start:stop])
+        splits[name] = (to_bytes(images[start:stop]), labels[start:stop])
         start = stop
     return splits
 
 
-DIGITS = ImageSource(num_classes=10, channels=1, load=_load)
+DIGITS = ImageSource(num_classes=10, channels=1, num_images=1797, load=_load)

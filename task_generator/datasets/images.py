@@ -1,4 +1,4 @@
-"""Image data sets that come with scikit-learn: real data, no download.
+"""Image data sets by name: embedded ones, which come with scikit-learn, and public ones that were prepared.
 
 Four disjoint splits: `train` for inner training, `inner_valid` for choices made inside a task, `outer_valid`
 for choices made about optimizers, `test` for the number that is reported. They do not depend on a seed.
@@ -6,23 +6,27 @@ for choices made about optimizers, `test` for the number that is reported. They 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lopt.registry import lookup
-from lopt.types import Split
+from lopt.types import SPLITS, Split
 from task_generator.datasets.digits import DIGITS
 from task_generator.datasets.photo_patches import PHOTO_PATCHES
+from task_generator.datasets.placement import check_fits_device
+from task_generator.datasets.public import PUBLIC_IMAGES
 from task_generator.datasets.source import ImageSource
 
-DATASETS: dict[str, ImageSource] = {
+EMBEDDED_IMAGES: dict[str, ImageSource] = {
     "digits": DIGITS,
     "photo_patches": PHOTO_PATCHES,
 }
+
+DATASETS: dict[str, ImageSource] = {**EMBEDDED_IMAGES, **PUBLIC_IMAGES}
 
 if TYPE_CHECKING:
     DatasetName = str
@@ -37,10 +41,12 @@ class ImageSplit(NamedTuple):
     labels: jax.Array  # int32 [n]
 
 
-class ImageDataset(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ImageDataset:
     """A data set at one image size, on the device.
 
-    Pixels are kept as bytes: programs that close over the data embed it, so its size is compile time.
+    Pixels are kept as bytes. A pytree, so that a program can take it as an argument: one that closed over it would
+    hold it as a constant, and 150 MB of constants take eight seconds to compile.
     """
 
     train: ImageSplit
@@ -59,17 +65,26 @@ class ImageDataset(NamedTuple):
         return ImageSplit(images.astype(jnp.float32) * jnp.float32(1 / 255), labels)
 
 
+jax.tree_util.register_dataclass(ImageDataset, data_fields=list(SPLITS), meta_fields=["num_classes"])
+
+
 @functools.lru_cache(maxsize=16)
 def load(name: str, image_size: int) -> ImageDataset:
     """Returns the data set `name` with its images resized to `image_size`² pixels.
 
     Raises:
       UnknownNameError: If there is no such data set.
+      DatasetNotPreparedError: If it has to be prepared first.
+      DatasetTooLargeError: If it does not fit the device.
     """
     source = lookup(DATASETS, name, kind="dataset")
-    splits = source.load(image_size)
+    check_fits_device(
+        f"dataset {name!r} at {image_size}×{image_size}",
+        source.num_images * image_size**2 * source.channels,
+        "Choose a smaller `image_size` or another data set.",
+    )
     on_device = {
-        split: ImageSplit(jnp.asarray(np.rint(images * 255), jnp.uint8), jnp.asarray(labels, jnp.int32))
-        for split, (images, labels) in splits.items()
+        split: ImageSplit(jnp.asarray(images, jnp.uint8), jnp.asarray(labels, jnp.int32))
+        for split, (images, labels) in source.load(image_size).items()
     }
     return ImageDataset(**on_device, num_classes=source.num_classes)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 Arrays = tuple[np.ndarray, np.ndarray]
-"""Images, float [n, side, side, channels] in [0, 1], and labels, integer [n]."""
+"""Images, uint8 [n, side, side, channels], and labels, integer [n]."""
 
 
 class ImageSource(NamedTuple):
@@ -16,7 +16,24 @@ class ImageSource(NamedTuple):
 
     num_classes: int
     channels: int
+    num_images: int
+    """Over all splits: what the data set's size on a device is computed from before anything is loaded."""
     load: Callable[[int], dict[str, Arrays]]
+
+
+class TextSource(NamedTuple):
+    """A text's description; only `load` (→ tokens per split, integer [n]) costs anything."""
+
+    vocab_size: int
+    """Token ids are below this; 0 is padding and occurs in no embedded text."""
+    num_tokens: int
+    """Over all splits, as far as known before loading."""
+    load: Callable[[], dict[str, np.ndarray]]
+
+
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Turns numbers in [0, 1] into bytes."""
+    return np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

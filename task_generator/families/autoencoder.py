@@ -10,33 +10,41 @@ the error of the best constant image (the release: a clipped, shifted logarithm)
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from pydantic import Field
 
-from lopt.types import Params, Split, TaskState
+from lopt.types import PyTree, Scalar, Split
 from task_generator.datasets.images import ImageDataset, ImageSplit, load
 from task_generator.distributions import Distribution, LogUniformInt, UniformInt
-from task_generator.dynamic import (
-    NETWORK_AXES,
-    NetworkDynamic,
-    resolve_activation,
-    sample_network_dynamic,
-)
-from task_generator.families.base import ImageFamilyConfig, gradient_cost, image_prior
-from task_generator.families.classification import cap
-from task_generator.initializers import initialize
-from task_generator.nn import Mlp, param_shapes
+from task_generator.dynamic import NETWORK_AXES, NetworkDynamic, sample_network_dynamic
+from task_generator.families.base import cap, gradient_cost
+from task_generator.families.images import ImageConfig, image_prior
+from task_generator.nn import Mlp
 
 LOG_EPSILON = 1e-8
 
 
-class AutoencoderConfig(ImageFamilyConfig):
+class AutoencoderDynamic(NamedTuple):
+    """One draw of the C.2 choices and C.3.3's three switches (bool [])."""
+
+    network: NetworkDynamic
+    log_loss: jax.Array
+    center_data: jax.Array
+    constrain_output: jax.Array
+
+
+class AutoencoderData(NamedTuple):
+    """A data set, and the error of its best constant image, for pixels in [0, 1]."""
+
+    images: ImageDataset
+    pixel_variance: jax.Array  # []
+
+
+class AutoencoderConfig(ImageConfig):
     """`num_layers` hidden layers of `hidden_size` units between image and reconstruction."""
 
     family: Literal["autoencoder"] = "autoencoder"
@@ -55,13 +63,59 @@ class AutoencoderConfig(ImageFamilyConfig):
             **image_prior(),
         }
 
-    def build(self) -> AutoencoderFamily:
-        """Returns the family."""
-        data = load(self.dataset, self.image_size)
-        network = Mlp((self.hidden_size,) * self.num_layers, self.input_size)
-        shapes = param_shapes(network, (1, *data.train.images.shape[1:]))
-        pixels = np.asarray(data.train.images, np.float32) / 255
-        return AutoencoderFamily(self, network, data, shapes, float(pixels.var(axis=0).mean()))
+    @classmethod
+    def example(cls) -> Self:
+        """Returns one layer of 32 units on digits."""
+        return cls(hidden_size=32, num_layers=1, image_size=8, batch_size=64, dataset="digits")
+
+    def network(self) -> Mlp:
+        """Returns the module."""
+        return Mlp((self.hidden_size,) * self.num_layers, self.input_size)
+
+    def load_data(self) -> AutoencoderData:
+        """Returns the data set and its variance per pixel."""
+        images = load(self.dataset, self.image_size)
+        pixels = images.train.images.astype(jnp.float32) / 255
+        return AutoencoderData(images, pixels.var(axis=0).mean())
+
+    def draw(self, data: PyTree, key: jax.Array, split: Split) -> ImageSplit:
+        """Returns images [batch, side, side, channels] in [0, 1] (the labels go unused)."""
+        held: AutoencoderData = data
+        return held.images.batch(key, split, self.batch_size)
+
+    def sample_dynamic(self, key: jax.Array) -> AutoencoderDynamic:
+        """Draws the C.2 choices, and each switch with probability 1/2 unless it is fixed."""
+        network_key, switch_key = jax.random.split(key)
+        drawn = jax.random.bernoulli(switch_key, 0.5, (3,))
+        fixed = (self.log_loss, self.center_data, self.constrain_output)
+        switches = [drawn[i] if value is None else jnp.asarray(value) for i, value in enumerate(fixed)]
+        return AutoencoderDynamic(sample_network_dynamic(network_key), *switches)
+
+    def dynamic_axes(self) -> AutoencoderDynamic:
+        """Returns None for what selects code, 0 for what is one per task."""
+        return AutoencoderDynamic(NETWORK_AXES, 0, 0, 0)  # type: ignore[arg-type]
+
+    def network_dynamic(self, dynamic: AutoencoderDynamic) -> NetworkDynamic:
+        """Returns the C.2 choices."""
+        return dynamic.network
+
+    def inputs(self, batch: ImageSplit, dynamic: AutoencoderDynamic) -> jax.Array:
+        """Returns the images as vectors, centred if so drawn."""
+        images = batch.images.reshape(batch.images.shape[0], -1)
+        return jnp.where(dynamic.center_data, 2.0 * images - 1.0, images)
+
+    def loss(self, outputs: jax.Array, batch: ImageSplit, dynamic: AutoencoderDynamic) -> Scalar:
+        """Returns the mean squared error over pixels and batch, or its logarithm."""
+        bounded = jnp.where(dynamic.center_data, jnp.tanh(outputs), jax.nn.sigmoid(outputs))
+        reconstruction = jnp.where(dynamic.constrain_output, bounded, outputs)
+        difference = (reconstruction - self.inputs(batch, dynamic)).astype(jnp.float32)
+        error = jnp.mean(jnp.square(difference))
+        return jnp.where(dynamic.log_loss, jnp.log(error + LOG_EPSILON), error)
+
+    def normalize(self, loss: Scalar, data: AutoencoderData, dynamic: AutoencoderDynamic) -> Scalar:
+        """Returns the squared error over that of the best constant image, capped."""
+        variance = data.pixel_variance * jnp.where(dynamic.center_data, 4.0, 1.0)
+        return cap(jnp.where(dynamic.log_loss, jnp.exp(loss) - LOG_EPSILON, loss) / variance)
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""
@@ -72,73 +126,3 @@ class AutoencoderConfig(ImageFamilyConfig):
     def label(self) -> str:
         """Returns e.g. "autoencoder 2x32 · digits 8px · batch 64"."""
         return f"autoencoder {self.num_layers}x{self.hidden_size} · {self.data_label()}"
-
-
-class AutoencoderDynamic(NamedTuple):
-    """One draw of the C.2 choices and C.3.3's three switches (bool [])."""
-
-    network: NetworkDynamic
-    log_loss: jax.Array
-    center_data: jax.Array
-    constrain_output: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class AutoencoderFamily:
-    """An auto-encoder on a data set. `pixel_variance` is the error of the best constant image, for [0, 1]."""
-
-    config: AutoencoderConfig
-    network: Mlp
-    data: ImageDataset
-    param_shapes: Params
-    pixel_variance: float
-
-    def sample_dynamic(self, key: jax.Array) -> AutoencoderDynamic:
-        """Draws the C.2 choices, and each switch with probability 1/2 unless it is fixed."""
-        network_key, switch_key = jax.random.split(key)
-        drawn = jax.random.bernoulli(switch_key, 0.5, (3,))
-        fixed = (self.config.log_loss, self.config.center_data, self.config.constrain_output)
-        switches = [drawn[i] if value is None else jnp.asarray(value) for i, value in enumerate(fixed)]
-        return AutoencoderDynamic(sample_network_dynamic(network_key), *switches)
-
-    def dynamic_axes(self) -> AutoencoderDynamic:
-        """Returns None for what selects code, 0 for what is one per task."""
-        return AutoencoderDynamic(NETWORK_AXES, 0, 0, 0)  # type: ignore[arg-type]
-
-    def task(self, dynamic: AutoencoderDynamic) -> AutoencoderTask:
-        """Returns the problem that `dynamic` selects."""
-        return AutoencoderTask(self, dynamic)
-
-
-@dataclasses.dataclass(frozen=True)
-class AutoencoderTask:
-    """Mean squared error over pixels and batch, or its logarithm."""
-
-    family: AutoencoderFamily
-    dynamic: AutoencoderDynamic
-
-    def init(self, key: jax.Array) -> TaskState:
-        """Returns fresh parameters: weights from the selected initialiser, biases zero."""
-        kind, scale = self.family.config.resolve_init(self.dynamic.network)
-        return TaskState(params=initialize(self.family.param_shapes, key, kind, scale))
-
-    def batch(self, key: jax.Array, split: Split = "train") -> ImageSplit:
-        """Returns images [batch, side, side, channels] in [0, 1] (the labels go unused)."""
-        return self.family.data.batch(key, split, self.family.config.batch_size)
-
-    def loss(self, state: TaskState, key: jax.Array, batch: ImageSplit) -> tuple[jax.Array, TaskState]:
-        """Returns the reconstruction error. Uses no randomness."""
-        del key
-        dynamic = self.dynamic
-        images = batch.images.reshape(batch.images.shape[0], -1)
-        target = jnp.where(dynamic.center_data, 2.0 * images - 1.0, images)
-        activation = resolve_activation(self.family.config.activation, dynamic.network)
-        output = self.family.network.apply({"params": state.params}, target, activation)
-        bounded = jnp.where(dynamic.center_data, jnp.tanh(output), jax.nn.sigmoid(output))
-        error = jnp.mean((jnp.where(dynamic.constrain_output, bounded, output) - target) ** 2)
-        return jnp.where(dynamic.log_loss, jnp.log(error + LOG_EPSILON), error), state
-
-    def normalize(self, loss: jax.Array) -> jax.Array:
-        """Returns the squared error over that of the best constant image, capped like a classifier's."""
-        variance = self.family.pixel_variance * jnp.where(self.dynamic.center_data, 4.0, 1.0)
-        return cap(jnp.where(self.dynamic.log_loss, jnp.exp(loss) - LOG_EPSILON, loss) / variance)

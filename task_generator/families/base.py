@@ -1,21 +1,18 @@
-"""What every image family's configuration has in common: its fields and their checks."""
+"""What every family's configuration can do, and what is not a network but shared by several."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import jax
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lopt.config import FrozenConfig
 from lopt.types import TaskFamily
-from task_generator.datasets.images import DATASETS, DatasetName
-from task_generator.distributions import Categorical, Distribution, LogUniformInt
-from task_generator.dynamic import SAMPLED_ACTIVATIONS, SCALE_RANGE, ActivationName, NetworkDynamic
-from task_generator.initializers import INITIALIZERS, InitializerName
+from task_generator.distributions import Distribution
 
-MAX_BATCH_PIXELS = 2**26
-"""Refuses a batch of more than 256 MiB: a slip of the pen, not a task."""
+NORMALIZED_CAP = 10.0
+"""Where a normalised loss ends: ten times chance level. What is not finite maps there too."""
 
 
 class FamilyConfig(FrozenConfig):
@@ -26,9 +23,17 @@ class FamilyConfig(FrozenConfig):
 
     family: str
 
+    has_examples: ClassVar[bool] = True
+    """Whether a batch's leaves have a leading axis of independent examples, so that some can be left out."""
+
     @classmethod
     def prior(cls) -> dict[str, Distribution]:
         """Returns the distribution of each field that sampling draws; the others keep their defaults."""
+        raise NotImplementedError
+
+    @classmethod
+    def example(cls) -> Self:
+        """Returns a small configuration on embedded data: what galleries, benchmarks and tests start from."""
         raise NotImplementedError
 
     def build(self) -> TaskFamily:
@@ -40,7 +45,7 @@ class FamilyConfig(FrozenConfig):
         return True
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step` (one gradient of one batch, by counting products)."""
+        """Returns `num_params`, exact, and `flops_per_step` (one gradient of one batch, by counting products)."""
         raise NotImplementedError
 
     def label(self) -> str:
@@ -48,65 +53,18 @@ class FamilyConfig(FrozenConfig):
         raise NotImplementedError
 
 
-class ImageFamilyConfig(FamilyConfig):
-    """The fields of a network trained on images. The last three override what a dynamic draw would choose."""
+class DataFamilyConfig(FamilyConfig):
+    """A family that learns from a data set."""
 
-    image_size: int = Field(ge=2, le=64, description="Side of the resized images, in pixels.")
     batch_size: int = Field(ge=1, le=4096, description="Examples per step.")
-    dataset: DatasetName = Field(description="Name of an embedded data set.")
-    activation: ActivationName | None = Field(None, description="Fixes the activation; None draws it.")
-    initializer: InitializerName | None = Field(None, description="Fixes the initialiser; None draws it.")
-    init_scale: float | None = Field(None, gt=0, description="Fixes the initial scale; None draws it.")
-
-    @model_validator(mode="after")
-    def _check_batch_fits(self) -> Self:
-        pixels = self.batch_size * self.image_size**2 * DATASETS[self.dataset].channels
-        if pixels > MAX_BATCH_PIXELS:
-            raise ValueError(
-                f"a batch may hold at most {MAX_BATCH_PIXELS} pixel values, got {pixels} from "
-                f"batch_size={self.batch_size} and image_size={self.image_size}. Lower one of them."
-            )
-        return self
-
-    def overrides_could_be_sampled(self) -> bool:
-        """Returns whether each override names something that the C.2 priors draw."""
-        low, high = SCALE_RANGE
-        return (
-            self.activation in (None, *SAMPLED_ACTIVATIONS)
-            and self.initializer in (None, *INITIALIZERS)
-            and (self.init_scale is None or low <= self.init_scale <= high)
-        )
-
-    def resolve_init(self, dynamic: NetworkDynamic) -> tuple[str | jax.Array, float | jax.Array]:
-        """Returns kind and scale of the initialisation: the overrides, and where there is none, the draw."""
-        return (
-            dynamic.initializer if self.initializer is None else self.initializer,
-            dynamic.init_scale if self.init_scale is None else self.init_scale,
-        )
-
-    @property
-    def input_size(self) -> int:
-        """The numbers in one image."""
-        return self.image_size**2 * DATASETS[self.dataset].channels
-
-    def data_label(self) -> str:
-        """Returns the data set, image side and batch size in a few words, and what is overridden."""
-        fixed = [str(v) for v in (self.activation, self.initializer, self.init_scale) if v is not None]
-        return " · ".join([f"{self.dataset} {self.image_size}px", f"batch {self.batch_size}", *fixed])
-
-
-def image_prior() -> dict[str, Distribution]:
-    """Returns the priors of image size, batch size and data set that C.3.1–C.3.3 share.
-
-    The paper draws from five data sets that have to be downloaded; here, from the embedded ones.
-    """
-    return {
-        "image_size": LogUniformInt(low=4, high=32),
-        "batch_size": LogUniformInt(low=4, high=512),
-        "dataset": Categorical(values=tuple(DATASETS)),
-    }
+    dataset: str = Field(description="Name of a data set.")
 
 
 def gradient_cost(num_params: int, products_per_example: int, batch_size: int) -> dict[str, float]:
     """Returns the cost of a gradient: two operations per product, forward and backward to both factors."""
     return {"num_params": float(num_params), "flops_per_step": float(6 * products_per_example * batch_size)}
+
+
+def cap(normalized: jax.Array) -> jax.Array:
+    """Returns the normalised loss, with everything above the cap, infinite or NaN at the cap."""
+    return jax.numpy.where(normalized < NORMALIZED_CAP, normalized, NORMALIZED_CAP)

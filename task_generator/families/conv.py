@@ -13,14 +13,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from task_generator.datasets.images import DATASETS
 from task_generator.distributions import Distribution, LogUniformInt, UniformInt
-from task_generator.families.base import ImageFamilyConfig, gradient_cost, image_prior
-from task_generator.families.classification import ClassificationFamily, classification_family
+from task_generator.families.base import gradient_cost
+from task_generator.families.images import ClassificationConfig, image_prior
 from task_generator.nn import ConvNet
 
 
-class ConvConfig(ImageFamilyConfig):
+class ConvConfig(ClassificationConfig):
     """`num_layers` convolutions of `hidden_size` channels; no layer is a linear map of the mean colour."""
 
     family: Literal["conv"] = "conv"
@@ -54,23 +53,28 @@ class ConvConfig(ImageFamilyConfig):
         """The stride of each convolution."""
         return tuple(2 if i < self.num_stride_2_layers else 1 for i in range(self.num_layers))
 
-    def build(self) -> ClassificationFamily:
-        """Returns the family."""
-        network = ConvNet(self.hidden_size, self.strides, DATASETS[self.dataset].num_classes)
-        return classification_family(self, network)
+    @classmethod
+    def example(cls) -> Self:
+        """Returns two convolutions of 8 channels on digits."""
+        return cls(
+            hidden_size=8, num_layers=2, num_stride_2_layers=1, image_size=8, batch_size=32, dataset="digits"
+        )
+
+    def network(self) -> ConvNet:
+        """Returns the module."""
+        return ConvNet(self.hidden_size, self.strides, self.num_classes)
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""
-        source = DATASETS[self.dataset]
-        side, channels, products, num_params = self.image_size, source.channels, 0, 0
+        side, channels, products, num_params = self.image_size, self.channels, 0, 0
         for stride in self.strides:
             side = -(-side // stride)
             weights = 9 * channels * self.hidden_size
             products += side * side * weights
             num_params += weights + self.hidden_size
             channels = self.hidden_size
-        head = channels * source.num_classes
-        return gradient_cost(num_params + head + source.num_classes, products + head, self.batch_size)
+        head = channels * self.num_classes
+        return gradient_cost(num_params + head + self.num_classes, products + head, self.batch_size)
 
     def label(self) -> str:
         """Returns e.g. "conv 3x16/1 · digits 8px · batch 64": three layers, one of them with stride 2."""

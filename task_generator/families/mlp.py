@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
-from task_generator.datasets.images import DATASETS
 from task_generator.distributions import Distribution, LogUniformInt, UniformInt
-from task_generator.families.base import ImageFamilyConfig, gradient_cost, image_prior
-from task_generator.families.classification import ClassificationFamily, classification_family
+from task_generator.families.base import gradient_cost
+from task_generator.families.images import ClassificationConfig, image_prior
 from task_generator.nn import Mlp
 
 
-class MlpConfig(ImageFamilyConfig):
+class MlpConfig(ClassificationConfig):
     """`num_layers` hidden layers of `hidden_size` units; no layer is logistic regression."""
 
     family: Literal["mlp"] = "mlp"
@@ -33,14 +32,18 @@ class MlpConfig(ImageFamilyConfig):
             **image_prior(),
         }
 
-    def build(self) -> ClassificationFamily:
-        """Returns the family."""
-        network = Mlp((self.hidden_size,) * self.num_layers, DATASETS[self.dataset].num_classes)
-        return classification_family(self, network)
+    @classmethod
+    def example(cls) -> Self:
+        """Returns two layers of 32 units on digits."""
+        return cls(hidden_size=32, num_layers=2, image_size=8, batch_size=64, dataset="digits")
+
+    def network(self) -> Mlp:
+        """Returns the module."""
+        return Mlp((self.hidden_size,) * self.num_layers, self.num_classes)
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""
-        sizes = [self.input_size, *[self.hidden_size] * self.num_layers, DATASETS[self.dataset].num_classes]
+        sizes = [self.input_size, *[self.hidden_size] * self.num_layers, self.num_classes]
         products = sum(a * b for a, b in itertools.pairwise(sizes))
         return gradient_cost(products + sum(sizes[1:]), products, self.batch_size)
 

@@ -11,7 +11,7 @@ from task_generator.dynamic import (
     sample_network_dynamic,
     switch_activation,
 )
-from task_generator.initializers import INITIALIZERS, initialize
+from task_generator.initializers import SAMPLED_INITIALIZERS, initialize
 
 POINTS = jnp.linspace(-7.0, 7.0, 57)
 
@@ -51,7 +51,7 @@ def test_orthogonal_kernels_have_orthonormal_columns_or_rows(shape: tuple[int, .
     np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", INITIALIZERS)
+@pytest.mark.parametrize("kind", SAMPLED_INITIALIZERS)
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_the_mean_square_weight_is_scale_squared_over_fan_in(kind: str, scale: float) -> None:
     # fan_in = 3·3·20 = 180; an orthogonal 180×60 matrix has unit columns, hence the same mean square.
@@ -65,10 +65,16 @@ def test_uniform_kernels_fill_their_range_evenly() -> None:
     assert np.mean(np.abs(kernel) < 0.5) == pytest.approx(0.5, abs=0.01)
 
 
+def test_truncated_normal_kernels_end_at_two_deviations_with_the_truncated_variance() -> None:
+    kernel = _kernel("truncated_normal", (300, 200)) * np.sqrt(300)
+    assert 1.99 < np.abs(kernel).max() <= 2.0001
+    assert np.std(kernel) == pytest.approx(0.8796, rel=0.01)  # the deviation of a normal cut at ±2
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_an_index_selects_the_initializer_of_that_place(index: int) -> None:
     template = {"a": {"kernel": jax.ShapeDtypeStruct((6, 4), jnp.float32)}, "b": jnp.zeros(4)}
-    named = initialize(template, jax.random.key(1), list(INITIALIZERS)[index], 1.5)
+    named = initialize(template, jax.random.key(1), list(SAMPLED_INITIALIZERS)[index], 1.5)
     switched = initialize(template, jax.random.key(1), jnp.int32(index), jnp.float32(1.5))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), named, switched)
     assert not switched["b"].any()

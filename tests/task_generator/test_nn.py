@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from task_generator.nn import ConvNet, Mlp, extract_patches, param_shapes
+from task_generator.families.network import variable_shapes
+from task_generator.nn import ConvNet, Mlp, extract_patches
 
 
 @pytest.mark.parametrize("side", [2, 5, 8])
@@ -22,11 +23,14 @@ def test_patches_times_kernel_is_the_convolution(side: int, stride: int) -> None
 
 
 def test_parameter_shapes() -> None:
-    assert jax.tree.map(lambda s: s.shape, param_shapes(Mlp((5,), 3), (1, 4, 4, 2))) == {
+    images = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    shapes, others = variable_shapes(Mlp((5,), 3), images)
+    assert not others
+    assert jax.tree.map(lambda s: s.shape, shapes) == {
         "Dense_0": {"kernel": (32, 5), "bias": (5,)},
         "Dense_1": {"kernel": (5, 3), "bias": (3,)},
     }
-    conv = jax.tree.map(lambda s: s.shape, param_shapes(ConvNet(6, (2, 1), 3), (1, 4, 4, 2)))
+    conv = jax.tree.map(lambda s: s.shape, variable_shapes(ConvNet(6, (2, 1), 3), images)[0])
     assert conv["Conv3x3_1"] == {"kernel": (3, 3, 6, 6), "bias": (6,)}
     assert conv["Dense_0"] == {"kernel": (6, 3), "bias": (3,)}
 
