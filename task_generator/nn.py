@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from task_generator.nn_normalization import NormalizationName, normalize
+
 Activation = Callable[[jax.Array], jax.Array]
 zeros = nn.initializers.zeros_init()
 
@@ -62,31 +64,47 @@ def extract_patches(x: jax.Array, stride: int) -> jax.Array:
     return jnp.concatenate(shifted, axis=-1)
 
 
+def activate(x: jax.Array, activation: Activation, *, prelu: bool) -> jax.Array:
+    """Applies `activation`, or where `prelu` a leaky relu of its own, whose slope is a parameter."""
+    return nn.PReLU()(x) if prelu else activation(x)
+
+
 class Mlp(nn.Module):
-    """Hidden layers with an activation after each, then a linear layer."""
+    """Hidden layers, then a linear layer.
+
+    A hidden layer is: linear, normalisation, dropout (the rng "dropout"), activation.
+    """
 
     hidden_sizes: tuple[int, ...]
     output_size: int
+    normalization: NormalizationName = "none"
+    dropout_rate: float = 0.0
+    prelu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, activation: Activation) -> jax.Array:
         """Maps [batch, …] (flattened) to [batch, output_size]."""
         x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
-            x = activation(Dense(size)(x))
+            x = normalize(Dense(size)(x), self.normalization)
+            x = nn.Dropout(self.dropout_rate, deterministic=False)(x)
+            x = activate(x, activation, prelu=self.prelu)
         return Dense(self.output_size)(x)
 
 
 class ConvNet(nn.Module):
-    """3×3 convolutions with an activation after each, a global average pool, and a linear layer."""
+    """3×3 convolutions, each followed by activation and normalisation, a global average pool, a linear layer."""
 
-    hidden_size: int
+    channels: tuple[int, ...]
     strides: tuple[int, ...]
     output_size: int
+    normalization: NormalizationName = "none"
+    prelu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, activation: Activation) -> jax.Array:
         """Maps [batch, height, width, channels] to [batch, output_size]."""
-        for stride in self.strides:
-            x = activation(Conv3x3(self.hidden_size, stride)(x))
+        for features, stride in zip(self.channels, self.strides, strict=True):
+            x = activate(Conv3x3(features, stride)(x), activation, prelu=self.prelu)
+            x = normalize(x, self.normalization)
         return Dense(self.output_size)(x.mean(axis=(1, 2)))

@@ -62,7 +62,7 @@ class ConvConfig(ClassificationConfig):
 
     def network(self) -> ConvNet:
         """Returns the module."""
-        return ConvNet(self.hidden_size, self.strides, self.num_classes)
+        return ConvNet((self.hidden_size,) * self.num_layers, self.strides, self.num_classes)
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""

@@ -30,7 +30,7 @@ def test_parameter_shapes() -> None:
         "Dense_0": {"kernel": (32, 5), "bias": (5,)},
         "Dense_1": {"kernel": (5, 3), "bias": (3,)},
     }
-    conv = jax.tree.map(lambda s: s.shape, variable_shapes(ConvNet(6, (2, 1), 3), images)[0])
+    conv = jax.tree.map(lambda s: s.shape, variable_shapes(ConvNet((6, 6), (2, 1), 3), images)[0])
     assert conv["Conv3x3_1"] == {"kernel": (3, 3, 6, 6), "bias": (6,)}
     assert conv["Dense_0"] == {"kernel": (6, 3), "bias": (3,)}
 
