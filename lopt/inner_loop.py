@@ -42,9 +42,14 @@ def init_inner(task: Task, optimizer: optax.GradientTransformationExtraArgs, key
 
 
 def inner_step(
-    task: Task, optimizer: optax.GradientTransformationExtraArgs, state: InnerState, key: PRNGKey
+    task: Task,
+    optimizer: optax.GradientTransformationExtraArgs,
+    state: InnerState,
+    key: PRNGKey,
+    *,
+    split: Split = "train",
 ) -> tuple[InnerState, Scalar]:
-    """Makes one update on one training batch; returns the new state and the loss that the update was made from.
+    """Makes one update on one batch of `split`; returns the new state and the loss that the update was made from.
 
     Loss and gradient are what the task shows in training (`value_and_grad`), taken where the optimizer asks for
     them (`gradient_params`): at the parameters, unless it keeps an attended offset. The update is applied to the
@@ -54,7 +59,7 @@ def inner_step(
     loss_key = jax.random.fold_in(key, 1)
     params = state.task_state.params
     attended = state.task_state._replace(params=gradient_params(state.optimizer_state, params))
-    (loss, task_state), grads = value_and_grad(task, attended, loss_key, task.batch(key))
+    (loss, task_state), grads = value_and_grad(task, attended, loss_key, task.batch(key, split))
     updates, optimizer_state = optimizer.update(grads, state.optimizer_state, params, value=loss)
     new_params = optax.apply_updates(params, updates)
     return InnerState(task_state._replace(params=new_params), optimizer_state), loss

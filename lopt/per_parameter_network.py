@@ -24,6 +24,9 @@ import numpy as np
 
 from lopt.features.stacks import Stack
 
+MAX_NARROW = 16
+"""Units per hidden layer up to which `narrow_mlp` is the faster form."""
+
 Features = Sequence[jax.Array]
 """One array per feature, each broadcastable to [k, *shape] with k and the rank in place."""
 

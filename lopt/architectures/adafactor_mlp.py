@@ -32,7 +32,7 @@ from lopt.features import published as pf
 from lopt.features import stacks as st
 from lopt.features.compiled_once import compiled_once
 from lopt.features.iteration import PUBLISHED_TIMESCALES, tanh_iteration
-from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
+from lopt.per_parameter_network import MAX_NARROW, DenseLayer, narrow_mlp, rms_scales, wide_mlp
 from lopt.registry import lookup
 from lopt.types import PRNGKey, Scalar, Theta
 
@@ -61,7 +61,7 @@ class AdafactorMlpConfig(ArchitectureConfig):
     """Per-parameter feature groups; leaving one out is an ablation. At least one."""
     iteration_timescales: tuple[Annotated[float, Field(gt=0)], ...] = PUBLISHED_TIMESCALES
     """In updates; without any, the network does not see time."""
-    hidden_size: int = Field(4, ge=1, le=16)
+    hidden_size: int = Field(4, ge=1, le=1024)
     hidden_layers: int = Field(2, ge=1, le=8)
     momentum_decays: tuple[InitialDecay, ...] = (0.9, 0.99, 0.999)
     """Initial decays, like the next two: theta moves them. As many as `factored_decays`."""
@@ -235,5 +235,9 @@ def _step(
     scales = rms_scales(stack, pf.compute_features(config.features, inputs), epsilon=NORMALIZER_EPSILON)
     # Computed a second time: shared with the normaliser, every feature would be written to memory in between.
     features = pf.compute_features(config.features, jax.lax.optimization_barrier(inputs))
-    direction, magnitude = narrow_mlp(stack, layers, features, scales=scales)
+    if config.hidden_size <= MAX_NARROW:
+        direction, magnitude = narrow_mlp(stack, layers, features, scales=scales)
+    else:
+        whole = [jnp.broadcast_to(feature, param.shape) for feature in features]
+        direction, magnitude = wide_mlp(layers)(whole, scales)
     return -(direction * jnp.exp(config.exp_mult * magnitude)) * config.step_mult

@@ -3,12 +3,33 @@
 from task_generator.families.autoencoder import AutoencoderConfig
 from task_generator.families.base import FamilyConfig
 from task_generator.families.conv import ConvConfig
+from task_generator.families.functions_2d import Functions2DConfig
+from task_generator.families.logistic_regression import LogisticRegressionConfig
+from task_generator.families.lopt_training import LoptTrainingConfig
+from task_generator.families.minibatch_quadratic import MinibatchQuadraticConfig
 from task_generator.families.mlp import MlpConfig
+from task_generator.families.noisy_quadratic import NoisyQuadraticConfig
+from task_generator.families.normalizing_flow import MafConfig, RealNvpConfig
+from task_generator.families.quadratics import QuadraticConfig
+from task_generator.families.slow_convergence import SlowConvergenceConfig
+from task_generator.families.sum_of_problems import SumOfProblemsConfig
+from task_generator.families.vae import VaeConfig
 
 FAMILIES: dict[str, type[FamilyConfig]] = {
     "autoencoder": AutoencoderConfig,
     "conv": ConvConfig,
+    "functions_2d": Functions2DConfig,
+    "logistic_regression": LogisticRegressionConfig,
+    "lopt_training": LoptTrainingConfig,
+    "maf": MafConfig,
+    "minibatch_quadratic": MinibatchQuadraticConfig,
     "mlp": MlpConfig,
+    "noisy_quadratic": NoisyQuadraticConfig,
+    "quadratic": QuadraticConfig,
+    "real_nvp": RealNvpConfig,
+    "slow_convergence": SlowConvergenceConfig,
+    "sum_of_problems": SumOfProblemsConfig,
+    "vae": VaeConfig,
 }
 
-__all__ = ["FAMILIES", "AutoencoderConfig", "ConvConfig", "FamilyConfig", "MlpConfig"]
+__all__ = ["FAMILIES", "AutoencoderConfig", "ConvConfig", "FamilyConfig", "LoptTrainingConfig", "MlpConfig"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import contextlib
+import dataclasses
+from typing import Any, ClassVar, Self
 
 import jax
-from pydantic import Field
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field, ValidationError
 
 from lopt.config import FrozenConfig
 from lopt.types import TaskFamily
@@ -53,6 +57,28 @@ class FamilyConfig(FrozenConfig):
         raise NotImplementedError
 
 
+@dataclasses.dataclass(frozen=True)
+class ConfigPrior:
+    """A prior over whole configurations of one family: for a family that contains another."""
+
+    config_type: type[FamilyConfig]
+    priors: tuple[tuple[str, Distribution], ...]
+
+    def sample(self, rng: np.random.Generator) -> FamilyConfig:
+        """Returns one draw; fields that do not go together are drawn again."""
+        while True:
+            with contextlib.suppress(ValidationError):
+                return self.config_type.model_validate({name: p.sample(rng) for name, p in self.priors})
+
+    def contains(self, value: Any) -> bool:
+        """Returns whether `sample` could return `value`."""
+        return (
+            isinstance(value, self.config_type)
+            and all(prior.contains(getattr(value, name)) for name, prior in self.priors)
+            and value.overrides_could_be_sampled()
+        )
+
+
 class DataFamilyConfig(FamilyConfig):
     """A family that learns from a data set."""
 
@@ -67,4 +93,4 @@ def gradient_cost(num_params: int, products_per_example: int, batch_size: int) -
 
 def cap(normalized: jax.Array) -> jax.Array:
     """Returns the normalised loss, with everything above the cap, infinite or NaN at the cap."""
-    return jax.numpy.where(normalized < NORMALIZED_CAP, normalized, NORMALIZED_CAP)
+    return jnp.where(normalized < NORMALIZED_CAP, normalized, NORMALIZED_CAP)

@@ -169,8 +169,9 @@ def test_equals_a_float64_reference(kind: str) -> None:
         AdafactorMlpConfig(
             hidden_size=3, hidden_layers=3, momentum_decays=(0.5, 0.8), factored_decays=(0.7, 0.95)
         ),
+        AdafactorMlpConfig(hidden_size=20),
     ],
-    ids=["one layer", "three layers"],
+    ids=["one layer", "three layers", "wide"],
 )
 def test_other_sizes_equal_the_reference(config: AdafactorMlpConfig) -> None:
     theta, params = random_theta(config, seed=3), random_params(1)
