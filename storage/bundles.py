@@ -69,13 +69,25 @@ def prepare(arrays: Arrays, metadata: Mapping[str, Any]) -> tuple[dict[str, byte
     """
     contents = pack(arrays)
     files = {name: (len(data), _sha256(data)) for name, data in contents.items()}
+    contents[MANIFEST], manifest = make_manifest(files, metadata)
+    return contents, manifest
+
+
+def make_manifest(
+    files: Mapping[str, tuple[int, str]], metadata: Mapping[str, Any]
+) -> tuple[bytes, Manifest]:
+    """Returns the contents of `manifest.json` for files of these sizes and checksums, and the manifest as a value.
+
+    Raises:
+      ValueError, TypeError: If `metadata` is not strict JSON (a NaN, an array, an object).
+    """
     body = {"format": _FORMAT, "metadata": dict(metadata), "files": {k: list(v) for k, v in files.items()}}
     try:
         record = {"manifest": body, "sha256": _sha256(_canonical(body))}
     except (TypeError, ValueError) as error:
         raise type(error)(f"metadata must be strict JSON (text, finite numbers, lists): {error}") from error
-    contents[MANIFEST] = json.dumps(record, indent=1, sort_keys=True).encode()
-    return contents, Manifest(json.loads(_canonical(body["metadata"])), files, _digest(files))
+    data = json.dumps(record, indent=1, sort_keys=True).encode()
+    return data, Manifest(json.loads(_canonical(body["metadata"])), dict(files), _digest(files))
 
 
 def write_bundle(

@@ -9,6 +9,8 @@ Each error also inherits the built-in a caller would expect, so `except FileNotF
     ├── TreeMismatchError          (ValueError)          the arrays do not fit the structure asked for
     ├── FingerprintMismatchError   (ValueError)          made by another configuration
     ├── AliasNotFoundError         (LookupError)         no such alias or version in the model registry
+    ├── DamagedDatasetError        (ValueError)          prepared data are not those that were written
+    ├── DatasetSourceError         (ValueError)          files to prepare a data set from are not as they should be
     ├── StorageFullError           (OSError)             no space left
     ├── ReadOnlyStorageError       (PermissionError)     not writable
     └── UnsafePathError            (ValueError)          a name or path that must not be used
@@ -52,6 +54,14 @@ class FingerprintMismatchError(StorageError, ValueError):
 
 class AliasNotFoundError(StorageError, LookupError):
     """The model registry has no such alias or version."""
+
+
+class DamagedDatasetError(StorageError, ValueError):
+    """A prepared data set differs from what was written; the message has the command that repairs it."""
+
+
+class DatasetSourceError(StorageError, ValueError):
+    """What a data set is to be prepared from is missing, of another kind, or malformed."""
 
 
 class StorageFullError(StorageError, OSError):

@@ -82,6 +82,10 @@ class Workspace:
         return self.root / "compilation_cache"
 
     @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 

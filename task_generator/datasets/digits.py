@@ -27,4 +27,4 @@ def _load(image_size: int) -> dict[str, Arrays]:
     return splits
 
 
-DIGITS = ImageSource(num_classes=10, channels=1, num_images=1797, load=_load)
+DIGITS = ImageSource(num_classes=10, channels=1, num_images=1797, load=_load, native_size=8)

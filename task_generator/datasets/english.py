@@ -12,13 +12,11 @@ import functools
 import numpy as np
 
 from lopt.types import SPLITS
+from task_generator.datasets.byte_tokens import encode_bytes
 from task_generator.datasets.public import BYTE_VOCABULARY
 from task_generator.datasets.source import TextSource
 
 CUTS = (0.0, 0.76, 0.84, 0.92, 1.0)
-FIRST_BYTE = BYTE_VOCABULARY - 256
-"""Id of byte 0: the special ids come first."""
-END_OF_DOCUMENT = 1
 
 
 @functools.lru_cache(maxsize=1)
@@ -39,15 +37,9 @@ def split_documents() -> dict[str, tuple[str, ...]]:
     return {split: tuple(texts) for split, texts in parts.items()}
 
 
-def encode_bytes(text: str) -> np.ndarray:
-    """Returns the ids of the text's UTF-8 bytes, uint16 [n]."""
-    return np.frombuffer(text.encode(), np.uint8).astype(np.uint16) + np.uint16(FIRST_BYTE)
-
-
 def _load_bytes() -> dict[str, np.ndarray]:
-    end = np.asarray([END_OF_DOCUMENT], np.uint16)
     return {
-        split: np.concatenate([piece for text in texts for piece in (encode_bytes(text), end)])
+        split: np.concatenate([encode_bytes(text) for text in texts])
         for split, texts in split_documents().items()
     }
 

@@ -18,6 +18,7 @@ from lopt.types import SPLITS, Split
 from task_generator.datasets.digits import DIGITS
 from task_generator.datasets.photo_patches import PHOTO_PATCHES
 from task_generator.datasets.placement import check_fits_device
+from task_generator.datasets.prepared import prepared_count
 from task_generator.datasets.public import PUBLIC_IMAGES
 from task_generator.datasets.source import ImageSource
 
@@ -80,8 +81,8 @@ def load(name: str, image_size: int) -> ImageDataset:
     source = lookup(DATASETS, name, kind="dataset")
     check_fits_device(
         f"dataset {name!r} at {image_size}×{image_size}",
-        source.num_images * image_size**2 * source.channels,
-        "Choose a smaller `image_size` or another data set.",
+        prepared_count(name, source.num_images) * image_size**2 * source.channels,
+        f"Choose a smaller `image_size` or another data set, or `keirin data prepare {name} --max-examples N`.",
     )
     on_device = {
         split: ImageSplit(jnp.asarray(images, jnp.uint8), jnp.asarray(labels, jnp.int32))

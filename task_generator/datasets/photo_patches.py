@@ -17,7 +17,7 @@ import functools
 
 import numpy as np
 
-from task_generator.datasets.source import Arrays, ImageSource, resize, to_bytes
+from task_generator.datasets.source import Arrays, ImageSource, resize_bytes
 
 PATCH = 12
 STEP_DOWN, STEP_RIGHT = 8, 9  # between patches of a strip, in pixels
@@ -60,11 +60,11 @@ def _patches() -> dict[str, Arrays]:
 
 
 def _load(image_size: int) -> dict[str, Arrays]:
-    scale = np.float32(255)
     return {
-        split: (to_bytes(resize(images.astype(np.float32) / scale, image_size)), labels)
-        for split, (images, labels) in _patches().items()
+        split: (resize_bytes(images, image_size), labels) for split, (images, labels) in _patches().items()
     }
 
 
-PHOTO_PATCHES = ImageSource(num_classes=2 * NUM_BANDS, channels=3, num_images=5376, load=_load)
+PHOTO_PATCHES = ImageSource(
+    num_classes=2 * NUM_BANDS, channels=3, num_images=5376, load=_load, native_size=PATCH
+)

@@ -1,7 +1,10 @@
 """The papers' public data sets: what is known of them before they are on this machine.
 
 [1] Metz et al. 2022 (arXiv:2211.09760), App. C.3 and F. Sizes are the sets' own; `imagenet16`, `imagenet32` and
-`imagenet64` are the downsampled ILSVRC 2012.
+`imagenet64` are the downsampled ILSVRC 2012. Food-101's photographs differ in size: they are kept at 128×128.
+
+Deviation: the 32k vocabulary is a byte-pair one trained on the text itself when it is prepared, since the release's
+(SentencePiece on C4) cannot be had everywhere; so its ids are other sub-words, as many.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ BYTE_VOCABULARY = 259
 SUBWORD_VOCABULARY = 32_000
 
 
-def _images(name: str, num_classes: int, channels: int, num_images: int) -> ImageSource:
-    return ImageSource(num_classes, channels, num_images, functools.partial(read_prepared_images, name))
+def _images(name: str, num_classes: int, channels: int, num_images: int, native_size: int) -> ImageSource:
+    load = functools.partial(read_prepared_images, name)
+    return ImageSource(num_classes, channels, num_images, load, native_size)
 
 
 def _text(name: str, vocab_size: int, num_tokens: int) -> TextSource:
@@ -25,15 +29,15 @@ def _text(name: str, vocab_size: int, num_tokens: int) -> TextSource:
 
 
 PUBLIC_IMAGES: dict[str, ImageSource] = {
-    "mnist": _images("mnist", 10, 1, 70_000),
-    "fashion_mnist": _images("fashion_mnist", 10, 1, 70_000),
-    "cifar10": _images("cifar10", 10, 3, 60_000),
-    "cifar100": _images("cifar100", 100, 3, 60_000),
-    "svhn": _images("svhn", 10, 3, 99_289),
-    "imagenet16": _images("imagenet16", 1000, 3, 1_331_167),
-    "imagenet32": _images("imagenet32", 1000, 3, 1_331_167),
-    "imagenet64": _images("imagenet64", 1000, 3, 1_331_167),
-    "food101": _images("food101", 101, 3, 101_000),
+    "mnist": _images("mnist", 10, 1, 70_000, 28),
+    "fashion_mnist": _images("fashion_mnist", 10, 1, 70_000, 28),
+    "cifar10": _images("cifar10", 10, 3, 60_000, 32),
+    "cifar100": _images("cifar100", 100, 3, 60_000, 32),
+    "svhn": _images("svhn", 10, 3, 99_289, 32),
+    "imagenet16": _images("imagenet16", 1000, 3, 1_331_167, 16),
+    "imagenet32": _images("imagenet32", 1000, 3, 1_331_167, 32),
+    "imagenet64": _images("imagenet64", 1000, 3, 1_331_167, 64),
+    "food101": _images("food101", 101, 3, 101_000, 128),
 }
 
 PUBLIC_TEXTS: dict[str, TextSource] = {

@@ -18,12 +18,15 @@ import jax.numpy as jnp
 from lopt.registry import lookup
 from lopt.types import SPLITS, Split
 from task_generator.datasets.english import ENGLISH_BYTES
+from task_generator.datasets.english_subwords import ENGLISH_SUBWORDS
 from task_generator.datasets.placement import check_fits_device
+from task_generator.datasets.prepared import prepared_count
 from task_generator.datasets.public import PUBLIC_TEXTS
 from task_generator.datasets.source import TextSource
 
 EMBEDDED_TEXTS: dict[str, TextSource] = {
     "english_bytes": ENGLISH_BYTES,
+    "english_subwords": ENGLISH_SUBWORDS,
 }
 
 TEXTS: dict[str, TextSource] = {**EMBEDDED_TEXTS, **PUBLIC_TEXTS}
@@ -96,11 +99,12 @@ def load_text(name: str, min_length: int = 1) -> TextDataset:
       ValueError: If a split is too short.
     """
     source = lookup(TEXTS, name, kind="text")
-    splits = source.load()
-    num_bytes = sum(2 * tokens.shape[0] for tokens in splits.values())
     check_fits_device(
-        f"text {name!r}", num_bytes, "Prepare fewer documents: `keirin data prepare` has a limit."
+        f"text {name!r}",
+        2 * prepared_count(name, source.num_tokens),
+        f"Prepare fewer documents: `keirin data prepare {name} --max-examples N`.",
     )
+    splits = source.load()
     for split, tokens in splits.items():
         if tokens.shape[0] <= min_length:
             raise ValueError(
