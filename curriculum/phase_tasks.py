@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -32,9 +33,9 @@ def sample_phase_tasks(
     """
     distribution = get_distribution(phase.distribution)
 
-    def sample(rng: np.random.Generator) -> TaskConfig:
+    def sample(rng: np.random.Generator, seconds: float) -> TaskConfig:
         for _ in range(MAX_REDRAWS):
-            config = sample_task_config(distribution, rng)
+            config = sample_task_config(distribution, rng, seconds=seconds)
             if phase.min_num_params <= config.approximate_cost()["num_params"] <= phase.max_num_params:
                 return config
         raise ValueError(
@@ -43,13 +44,15 @@ def sample_phase_tasks(
             f"{phase.name!r}."
         )
 
-    return tuple(
-        rejection_sample(
-            sample,
+    def draw(index: int) -> TaskConfig:
+        rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+        seconds = phase.problem_size.sample(rng)  # first of all: it decides which families are offered
+        return rejection_sample(
+            partial(sample, seconds=seconds),
             predict,
-            np.random.default_rng(np.random.SeedSequence([seed, index])),
-            budget_seconds=phase.problem_size,
+            rng,
+            budget_seconds=seconds,
             min_valid_probability=phase.min_valid_probability,
         )
-        for index in range(phase.num_static_configs)
-    )
+
+    return tuple(draw(index) for index in range(phase.num_static_configs))

@@ -1,8 +1,13 @@
-"""Sampling static task configurations: a mixture of families, their priors, and augmentations."""
+"""Sampling static task configurations: a mixture of families, their priors, and augmentations.
+
+A distribution is data. Where it has time budgets, one is drawn first and decides which families are offered, as in
+VeLO's C.5: a budget too short for a language model to fit would only be spent on rejecting them.
+"""
 
 from __future__ import annotations
 
-from typing import Self
+import dataclasses
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -10,77 +15,166 @@ from pydantic import Field, ValidationError, model_validator
 from lopt.config import FrozenConfig
 from lopt.registry import lookup
 from task_generator.augmentations import AUGMENTATIONS
-from task_generator.datasets.images import DatasetName
-from task_generator.distributions import Categorical, Distribution, check_weights
+from task_generator.datasets.images import DATASETS
+from task_generator.datasets.text import TEXTS
+from task_generator.distributions import Categorical, Distribution, Value, check_weights
 from task_generator.families import FAMILIES
-from task_generator.task_config import TaskConfig
+from task_generator.families.base import ConfigPrior
+from task_generator.task_config import AnyAugmentation, TaskConfig
 
 MAX_REDRAWS = 256
+
+Mixture = tuple[tuple[str, float], ...]
+"""Family names and weights, which sum to 1."""
+
+
+class TimeBudget(FrozenConfig):
+    """A largest time per inner step, and what is drawn when it is."""
+
+    seconds: float = Field(gt=0, description="Seconds per inner step.")
+    probability: float = Field(gt=0, le=1)
+    families: Mixture = Field(min_length=1, description="Family names and weights.")
 
 
 class TaskDistribution(FrozenConfig):
     """A distribution over task configurations, as data."""
 
     name: str
-    families: tuple[tuple[str, float], ...] = Field(min_length=1, description="Family names and weights.")
-    datasets: tuple[DatasetName, ...] = Field(min_length=1, description="Data sets, drawn uniformly.")
+    families: Mixture = Field((), description="Family names and weights; left out where there are budgets.")
+    budgets: tuple[TimeBudget, ...] = Field((), description="Time budgets, each with its own mixture.")
+    datasets: tuple[str, ...] = Field(
+        (), description="Images and texts; of its kind, a family draws uniformly."
+    )
     augmentations: tuple[str, ...] = Field((), description="Augmentations, each drawn from its prior.")
+    priors: str = Field(
+        "", description="Which of a family's priors; where it has none of the name, its usual one."
+    )
+    fixed: tuple[tuple[str, Value], ...] = Field(
+        (), description="Fields that are not drawn, and their values."
+    )
+    always: tuple[AnyAugmentation, ...] = Field(
+        (), description="Augmentations that every task has, applied first."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_weights(tuple(weight for _, weight in self.families), count=len(self.families))
-        for registry, names, kind in (
-            (FAMILIES, [name for name, _ in self.families], "task family"),
+        if bool(self.families) == bool(self.budgets):
+            raise ValueError("give either `families` or `budgets`, which have families of their own")
+        if self.budgets:
+            check_weights(tuple(b.probability for b in self.budgets), count=len(self.budgets))
+        for mixture in self.mixtures():
+            check_weights(tuple(weight for _, weight in mixture), count=len(mixture))
+        names = [name for mixture in self.mixtures() for name, _ in mixture]
+        known: tuple[tuple[Any, list[str], str], ...] = (
+            (FAMILIES, names, "task family"),
             (AUGMENTATIONS, list(self.augmentations), "augmentation"),
-        ):
-            for name in names:
+            ({**DATASETS, **TEXTS}, list(self.datasets), "dataset"),
+        )
+        for registry, given, kind in known:
+            for name in given:
                 lookup(registry, name, kind=kind)
+        for name in dict.fromkeys(names):
+            self.prior(name)
         return self
 
+    def mixtures(self) -> tuple[Mixture, ...]:
+        """Returns every mixture of families that can be drawn from."""
+        return tuple(budget.families for budget in self.budgets) or (self.families,)
+
+    def mixture(self, seconds: float) -> Mixture:
+        """Returns the families offered under a budget: those of the largest one within it, or of the smallest."""
+        if not self.budgets:
+            return self.families
+        by_time = sorted(self.budgets, key=lambda budget: budget.seconds)
+        within = [budget for budget in by_time if budget.seconds <= seconds]
+        return (within[-1] if within else by_time[0]).families
+
+    def draw_mixture(self, rng: np.random.Generator) -> Mixture:
+        """Returns the families offered under a budget that is drawn."""
+        if not self.budgets:
+            return self.families
+        return self.budgets[
+            int(rng.choice(len(self.budgets), p=[b.probability for b in self.budgets]))
+        ].families
+
     def prior(self, family: str) -> dict[str, Distribution]:
-        """Returns the priors of one family's fields, with the data sets restricted to the distribution's."""
-        priors = lookup(FAMILIES, family, kind="task family").prior()
-        return {**priors, "dataset": Categorical(values=self.datasets)}
+        """Returns the priors of one family's fields, with data sets and fixed fields as the distribution has them.
+
+        Raises:
+          ValueError: If the family learns from a kind of data of which the distribution has none.
+        """
+        config_type = lookup(FAMILIES, family, kind="task family")
+        fields = config_type.model_fields
+        fixed = {name: Categorical(values=(value,)) for name, value in self.fixed if name in fields}
+        priors = config_type.named_priors().get(self.priors, config_type.prior())
+        drawn = {name: self._restricted(family, name, prior) for name, prior in priors.items()}
+        return {**drawn, **fixed}
+
+    def _restricted(self, family: str, field: str, prior: Distribution) -> Distribution:
+        if isinstance(prior, ConfigPrior):
+            inner = tuple((name, self._restricted(family, name, p)) for name, p in prior.priors)
+            return dataclasses.replace(prior, priors=inner)
+        if field != "dataset" or not isinstance(prior, Categorical):
+            return prior
+        registry: dict[str, Any] = {**DATASETS} if prior.values[0] in DATASETS else {**TEXTS}
+        allowed = tuple(name for name in self.datasets if name in registry)
+        if not allowed:
+            raise ValueError(
+                f"family {family!r} needs one of {', '.join(sorted(registry))} in `datasets` of distribution "
+                f"{self.name!r}, got {self.datasets}"
+            )
+        return Categorical(values=allowed)
 
     def could_sample(self, config: TaskConfig) -> bool:
         """Returns whether a task like `config` lies in the support of this distribution.
 
         An override of a dynamic choice counts as sampled if the dynamic prior could have drawn its value.
         """
-        weights = dict(self.families)
-        if not weights.get(config.family.family, 0.0) > 0:
+        family = config.family.family
+        if not any(name == family and weight > 0 for mixture in self.mixtures() for name, weight in mixture):
             return False
-        names = [augmentation.augmentation for augmentation in config.augmentations]
-        if names != [name for name in self.augmentations if name in names]:  # unknown, repeated or reordered
-            return False
-        priors = self.prior(config.family.family)
+        drawn = config.augmentations[len(self.always) :]
+        names = [augmentation.augmentation for augmentation in drawn]
+        in_order = [name for name in self.augmentations if name in names]
+        if config.augmentations[: len(self.always)] != self.always or names != in_order:
+            return False  # unknown, repeated or reordered
         return (
-            all(prior.contains(getattr(config.family, field)) for field, prior in priors.items())
+            all(prior.contains(getattr(config.family, field)) for field, prior in self.prior(family).items())
             and config.family.overrides_could_be_sampled()
-            and all(augmentation.could_sample() for augmentation in config.augmentations)
+            and all(augmentation.could_sample() for augmentation in drawn)
         )
 
 
-def sample_task_config(distribution: TaskDistribution, rng: np.random.Generator) -> TaskConfig:
-    """Draws one configuration: a family, its fields, then each augmentation.
+def sample_task_config(
+    distribution: TaskDistribution, rng: np.random.Generator, *, seconds: float | None = None
+) -> TaskConfig:
+    """Draws one configuration: a family, its fields, then each augmentation that goes with it.
 
     Draws that do not validate are redrawn, so that every configuration returned can be built; whether it fits
     a time budget is not asked here.
 
+    Args:
+      distribution: What to draw from.
+      rng: The source of every draw.
+      seconds: The time budget that decides which families are offered; None draws one, too.
+
     Raises:
       RuntimeError: If nothing valid came in `MAX_REDRAWS` draws: the priors contradict the fields' checks.
     """
-    names, weights = zip(*distribution.families, strict=True)
+    mixture = distribution.draw_mixture(rng) if seconds is None else distribution.mixture(seconds)
+    names, weights = zip(*mixture, strict=True)
     error: ValidationError | None = None
     for _ in range(MAX_REDRAWS):
         name = str(Categorical(values=names, weights=weights).sample(rng))
         fields = {field: prior.sample(rng) for field, prior in distribution.prior(name).items()}
         drawn = [AUGMENTATIONS[augmentation].sample(rng) for augmentation in distribution.augmentations]
-        augmentations = tuple(augmentation for augmentation in drawn if augmentation is not None)
         try:
-            return TaskConfig(family=FAMILIES[name].model_validate(fields), augmentations=augmentations)
+            family = FAMILIES[name].model_validate(fields)
         except ValidationError as invalid:
             error = invalid
+            continue
+        fitting = tuple(a for a in drawn if a is not None and a.refuses(family) is None)
+        return TaskConfig(family=family, augmentations=(*distribution.always, *fitting))
     raise RuntimeError(
         f"{MAX_REDRAWS} draws from distribution {distribution.name!r} gave no valid task; the last: {error}. "
         "Narrow the priors or widen the checks of the family's fields."

@@ -36,6 +36,11 @@ class FamilyConfig(FrozenConfig):
         raise NotImplementedError
 
     @classmethod
+    def named_priors(cls) -> dict[str, dict[str, Distribution]]:
+        """Returns other priors than the usual one, by the name that a task distribution asks for them with."""
+        return {}
+
+    @classmethod
     def example(cls) -> Self:
         """Returns a small configuration on embedded data: what galleries, benchmarks and tests start from."""
         raise NotImplementedError
