@@ -12,6 +12,7 @@ three of which the scale acts on the variance). GELU is the tanh approximation, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -44,6 +45,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": jax.nn.elu,
     "softplus": jax.nn.softplus,
     "softsign": jax.nn.soft_sign,
+    "very_leaky_relu": functools.partial(jax.nn.leaky_relu, negative_slope=1 / 3),
 }
 """Also what only a static override can name: kept out of training, for held-out evaluation."""
 
@@ -59,6 +61,16 @@ class NetworkDynamic(NamedTuple):
 
 
 NETWORK_AXES = NetworkDynamic(activation=None, initializer=None, init_scale=0)  # type: ignore[arg-type]
+
+NOTHING_DRAWN = NetworkDynamic(activation=None, initializer=None, init_scale=None)  # type: ignore[arg-type]
+"""Stands in for a draw where a configuration fixes all three."""
+
+
+class NoDynamic(NamedTuple):
+    """The dynamic configuration of a family in which everything is static."""
+
+
+NO_DYNAMIC_AXES = NoDynamic()
 
 
 def sample_network_dynamic(key: jax.Array) -> NetworkDynamic:

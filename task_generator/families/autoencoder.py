@@ -22,7 +22,8 @@ from task_generator.datasets.images import ImageDataset, ImageSplit, load
 from task_generator.distributions import Distribution, LogUniformInt, UniformInt
 from task_generator.dynamic import NETWORK_AXES, NetworkDynamic, sample_network_dynamic
 from task_generator.families.base import cap, gradient_cost
-from task_generator.families.images import ImageConfig, image_prior
+from task_generator.families.images import ImageConfig, image_prior, switches_label
+from task_generator.families.layer_widths import LayerWidthsConfig
 from task_generator.nn import Mlp
 
 LOG_EPSILON = 1e-8
@@ -44,7 +45,7 @@ class AutoencoderData(NamedTuple):
     pixel_variance: jax.Array  # []
 
 
-class AutoencoderConfig(ImageConfig):
+class AutoencoderConfig(LayerWidthsConfig, ImageConfig):
     """`num_layers` hidden layers of `hidden_size` units between image and reconstruction."""
 
     family: Literal["autoencoder"] = "autoencoder"
@@ -70,7 +71,7 @@ class AutoencoderConfig(ImageConfig):
 
     def network(self) -> Mlp:
         """Returns the module."""
-        return Mlp((self.hidden_size,) * self.num_layers, self.input_size)
+        return Mlp(self.widths, self.input_size)
 
     def load_data(self) -> AutoencoderData:
         """Returns the data set and its variance per pixel."""
@@ -119,10 +120,19 @@ class AutoencoderConfig(ImageConfig):
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""
-        sizes = [self.input_size, *[self.hidden_size] * self.num_layers, self.input_size]
+        sizes = [self.input_size, *self.widths, self.input_size]
         products = sum(a * b for a, b in itertools.pairwise(sizes))
         return gradient_cost(products + sum(sizes[1:]), products, self.batch_size)
 
+    def overrides_could_be_sampled(self) -> bool:
+        """Returns whether the priors could draw what this configuration fixes."""
+        return self.hidden_sizes is None and super().overrides_could_be_sampled()
+
+    def overrides_label(self) -> str:
+        """Returns what is overridden, in a few words."""
+        switches = switches_label(self, "log_loss", "center_data", "constrain_output")
+        return " · ".join(part for part in (super().overrides_label(), switches) if part)
+
     def label(self) -> str:
         """Returns e.g. "autoencoder 2x32 · digits 8px · batch 64"."""
-        return f"autoencoder {self.num_layers}x{self.hidden_size} · {self.data_label()}"
+        return f"autoencoder {self.widths_label()} · {self.data_label()}"

@@ -3,8 +3,11 @@
 The first `num_stride_2_layers` convolutions have stride 2; asking for more than there are layers means all of
 them, as in the released code.
 
+Evaluation tasks may fix the channels of each convolution, and normalise *after* the activation, as VeLOdrome's do.
+
 [1] Metz et al. 2022 (arXiv:2211.09760), App. C.3.2. Deviation from the release: the head uses the sampled
 initialiser too (there, the library's default).
+[2] Almeida et al. 2021 (arXiv:2106.00958), App. H: convolutional nets on the digit sets.
 """
 
 from __future__ import annotations
@@ -13,14 +16,23 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from task_generator.distributions import Distribution, LogUniformInt, UniformInt
+from task_generator.distributions import Categorical, Distribution, LogUniformInt, UniformInt
 from task_generator.families.base import gradient_cost
-from task_generator.families.images import ClassificationConfig, image_prior
+from task_generator.families.images import (
+    LHOPT_ACTIVATIONS,
+    LHOPT_NORMALIZATIONS,
+    PlainClassifierConfig,
+    image_prior,
+)
+from task_generator.families.layer_widths import LayerWidthsConfig
 from task_generator.nn import ConvNet
 
 
-class ConvConfig(ClassificationConfig):
-    """`num_layers` convolutions of `hidden_size` channels; no layer is a linear map of the mean colour."""
+class ConvConfig(LayerWidthsConfig, PlainClassifierConfig):
+    """`num_layers` convolutions of `hidden_size` channels; no layer is a linear map of the mean colour.
+
+    `channels` are the images'; `hidden_sizes` may give each convolution its own number.
+    """
 
     family: Literal["conv"] = "conv"
     hidden_size: int = Field(ge=1, le=1024, description="Channels per convolution.")
@@ -35,6 +47,15 @@ class ConvConfig(ClassificationConfig):
                 f"image_size={self.image_size} leaves no pixel to stride over: with num_stride_2_layers="
                 f"{self.num_stride_2_layers} and num_layers={self.num_layers} it must be at least "
                 f"{2**halvings}. Raise `image_size` or lower `num_stride_2_layers`."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_normalization(self) -> Self:
+        if self.normalization == "layer_norm" and 1 in self.widths:
+            raise ValueError(
+                f"normalization='layer_norm' over a single channel leaves nothing but zeros, got widths "
+                f"{self.widths}. Raise `hidden_size`."
             )
         return self
 
@@ -62,21 +83,37 @@ class ConvConfig(ClassificationConfig):
 
     def network(self) -> ConvNet:
         """Returns the module."""
-        return ConvNet((self.hidden_size,) * self.num_layers, self.strides, self.num_classes)
+        return ConvNet(self.widths, self.strides, self.num_classes, self.normalization, self.prelu)
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""
         side, channels, products, num_params = self.image_size, self.channels, 0, 0
-        for stride in self.strides:
+        for width, stride in zip(self.widths, self.strides, strict=True):
             side = -(-side // stride)
-            weights = 9 * channels * self.hidden_size
+            weights = 9 * channels * width
             products += side * side * weights
-            num_params += weights + self.hidden_size
-            channels = self.hidden_size
+            num_params += weights + width
+            channels = width
+        num_params += self.num_hidden_extras(self.widths)
         head = channels * self.num_classes
         return gradient_cost(num_params + head + self.num_classes, products + head, self.batch_size)
 
     def label(self) -> str:
         """Returns e.g. "conv 3x16/1 · digits 8px · batch 64": three layers, one of them with stride 2."""
         strided = f"/{sum(s == 2 for s in self.strides)}" if 2 in self.strides else ""
-        return f"conv {self.num_layers}x{self.hidden_size}{strided} · {self.data_label()}"
+        return f"conv {self.widths_label()}{strided} · {self.data_label()}"
+
+    def overrides_could_be_sampled(self) -> bool:
+        """Returns whether the priors could draw what this configuration fixes."""
+        return self.hidden_sizes is None and super().overrides_could_be_sampled()
+
+
+LHOPT_PRIOR: dict[str, Distribution] = {
+    **ConvConfig.prior(),
+    "image_size": Categorical(values=(28,)),
+    "dataset": Categorical(values=("mnist", "fashion_mnist")),
+    "activation": Categorical(values=LHOPT_ACTIVATIONS),
+    "normalization": Categorical(values=LHOPT_NORMALIZATIONS),
+}
+"""[2]'s convolutional nets on MNIST-like images. Its text gives no sizes: these are C.3.2's. It adds
+Kuzushiji-MNIST, which is not among the data sets here."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,12 @@ from task_generator.datasets.images import (
     load,
 )
 from task_generator.distributions import Categorical, Distribution, LogUniformInt
+from task_generator.dynamic import ACTIVATIONS, Activation
 from task_generator.families.base import cap
 from task_generator.families.network import NetworkConfig
-from task_generator.losses import cross_entropy
+from task_generator.initializers import LeafInit
+from task_generator.losses import chance_loss, cross_entropy
+from task_generator.nn_normalization import NormalizationName
 
 MAX_BATCH_PIXELS = 2**26
 """Refuses a batch of more than 256 MiB: a slip of the pen, not a task."""
@@ -96,7 +98,57 @@ class ClassificationConfig(ImageConfig):
         Deviation: the released code shifts and stretches instead ("class shift", 10·(L − ln(C/5)) / ln C).
         """
         del data, dynamic
-        return cap(loss / math.log(self.num_classes))
+        return cap(loss / chance_loss("cross_entropy", self.num_classes))
+
+
+if TYPE_CHECKING:
+    ClassifierActivation = str
+else:
+    ClassifierActivation = Literal[(*ACTIVATIONS, "prelu")]
+
+PRELU_START = 0.25
+LHOPT_ACTIVATIONS = ("relu", "leaky_relu", "very_leaky_relu", "elu", "prelu")
+LHOPT_NORMALIZATIONS = ("none", "batch_norm", "layer_norm")
+
+
+class PlainClassifierConfig(ClassificationConfig):
+    """What classifiers without a prescribed architecture add for evaluation tasks; VeLO's priors draw none of it.
+
+    At its default an added field stays out of the JSON, so that fingerprints are what they were before it existed.
+    "prelu" is an activation with a parameter: one slope per layer, from 0.25 (He et al. 2015), on negative inputs.
+    """
+
+    activation: ClassifierActivation | None = Field(None, description="Fixes the activation; None draws it.")
+    normalization: NormalizationName = Field(
+        "none", exclude_if=lambda value: value == "none", description="Of each hidden layer."
+    )
+
+    @property
+    def prelu(self) -> bool:
+        """Whether layers have an activation of their own."""
+        return self.activation == "prelu"
+
+    def activation_function(self, dynamic: Dynamic) -> Activation:
+        """Returns the activation that the network is handed: the identity where its layers have their own."""
+        return (lambda x: x) if self.prelu else super().activation_function(dynamic)
+
+    def leaf_init(self, path: str, shape: tuple[int, ...]) -> LeafInit:
+        """Returns how the parameter at `path` starts."""
+        is_slope = path.endswith("negative_slope")
+        return LeafInit("constant", PRELU_START) if is_slope else super().leaf_init(path, shape)
+
+    def num_hidden_extras(self, widths: tuple[int, ...]) -> int:
+        """Returns the parameters that hidden layers have besides weights and biases."""
+        return (2 * sum(widths) if self.normalization != "none" else 0) + (len(widths) if self.prelu else 0)
+
+    def overrides_could_be_sampled(self) -> bool:
+        """Returns whether the priors could draw what this configuration fixes."""
+        return self.normalization == "none" and super().overrides_could_be_sampled()
+
+    def overrides_label(self) -> str:
+        """Returns what is overridden, in a few words."""
+        parts = (self.normalization if self.normalization != "none" else "", super().overrides_label())
+        return " · ".join(part for part in parts if part)
 
 
 def image_prior() -> dict[str, Distribution]:
@@ -110,3 +162,9 @@ def image_prior() -> dict[str, Distribution]:
         "batch_size": LogUniformInt(low=4, high=512),
         "dataset": Categorical(values=tuple(EMBEDDED_IMAGES)),
     }
+
+
+def switches_label(config: ImageConfig, *names: str) -> str:
+    """Returns the switches that `config` fixes: "log loss · no center data"."""
+    fixed = {name.replace("_", " "): getattr(config, name) for name in names}
+    return " · ".join(name if on else f"no {name}" for name, on in fixed.items() if on is not None)

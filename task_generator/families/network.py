@@ -20,6 +20,7 @@ from task_generator.dynamic import (
     NETWORK_AXES,
     SAMPLED_ACTIVATIONS,
     SCALE_RANGE,
+    Activation,
     ActivationName,
     NetworkDynamic,
     resolve_activation,
@@ -86,6 +87,10 @@ class NetworkConfig(DataFamilyConfig):
     def network_dynamic(self, dynamic: Dynamic) -> NetworkDynamic:
         """Returns the C.2 choices within a dynamic configuration."""
         return dynamic
+
+    def activation_function(self, dynamic: Dynamic) -> Activation:
+        """Returns the activation that the network is handed."""
+        return resolve_activation(self.activation, self.network_dynamic(dynamic))
 
     def build(self) -> NetworkFamily:
         """Returns the family."""
@@ -160,7 +165,7 @@ class NetworkTask:
         The network is always in training mode, as in the release: dropout drops, batch statistics are the batch's.
         """
         config = self.config
-        activation = resolve_activation(config.activation, config.network_dynamic(self.dynamic))
+        activation = config.activation_function(self.dynamic)
         collections: dict[str, Any] = state.model_state or {}
         outputs, updated = config.network().apply(
             {"params": state.params, **collections},
