@@ -1,8 +1,8 @@
 """The demo's fixed tasks. Each is small: some 0.1 ms per Adam step on one core.
 
 `heldout_demo` lies outside the support of "demo", which the demo's phases draw from, and `indistribution_demo`
-inside it: a test asks (`TaskDistribution.could_sample`). Activation, initialiser and scale are fixed, so that a task
-means the same for every seed and no switch is compiled.
+inside it: a test asks (`TaskDistribution.could_sample`). Activation, initialiser and scale are fixed, so that a
+task means the same for every seed and no switch is compiled.
 """
 
 from __future__ import annotations

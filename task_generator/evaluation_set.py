@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from lopt.registry import lookup
 from task_generator.evaluation_demo import HELDOUT_DEMO, INDISTRIBUTION_DEMO
+from task_generator.evaluation_embedded import EMBEDDED24
 from task_generator.evaluation_task import EvaluationTask
+from task_generator.velodrome import velodrome_sets
 
 EVALUATION_SETS: dict[str, tuple[EvaluationTask, ...]] = {
     "heldout_demo": HELDOUT_DEMO,
     "indistribution_demo": INDISTRIBUTION_DEMO,
+    "embedded24": EMBEDDED24,
+    **velodrome_sets(),
 }
 
 SET_NOTES: dict[str, str] = {
     "heldout_demo": "Outside what the demo's phases train on, by width, depth, activation or kind.",
     "indistribution_demo": "Like what the demo's phases train on.",
+    "embedded24": "A small task of every family, on data that need no download.",
+    "velodrome83": "VeLO's main set: 84 candidates for the paper's 83. No published source says which one is "
+    "not meant.",
+    "velodrome109": "VeLO's whole set: 110 candidates for the paper's 109, with mixers, ES gradients and optimizers "
+    "trained. Again one too many.",
+    "fast67": "The 67 tasks that VeLO was continuously evaluated on, as published.",
 }
 
 

@@ -7,19 +7,20 @@ VeLO's C.5: a budget too short for a language model to fit would only be spent o
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Self
+import functools
+from typing import Any, Self, get_args
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from lopt.config import FrozenConfig
+from lopt.config import FrozenConfig, derive
 from lopt.registry import lookup
 from task_generator.augmentations import AUGMENTATIONS
 from task_generator.datasets.images import DATASETS
 from task_generator.datasets.text import TEXTS
 from task_generator.distributions import Categorical, Distribution, Value, check_weights
 from task_generator.families import FAMILIES
-from task_generator.families.base import ConfigPrior
+from task_generator.families.base import ConfigPrior, FamilyConfig
 from task_generator.task_config import AnyAugmentation, TaskConfig
 
 MAX_REDRAWS = 256
@@ -74,7 +75,7 @@ class TaskDistribution(FrozenConfig):
             for name in given:
                 lookup(registry, name, kind=kind)
         for name in dict.fromkeys(names):
-            self.prior(name)
+            self.prior(name)  # says what is missing now, not when it is first drawn
         return self
 
     def mixtures(self) -> tuple[Mixture, ...]:
@@ -101,27 +102,34 @@ class TaskDistribution(FrozenConfig):
         """Returns the priors of one family's fields, with data sets and fixed fields as the distribution has them.
 
         Raises:
-          ValueError: If the family learns from a kind of data of which the distribution has none.
+          ValueError: If none of the distribution's data sets is one that the family learns from.
         """
-        config_type = lookup(FAMILIES, family, kind="task family")
-        fields = config_type.model_fields
-        fixed = {name: Categorical(values=(value,)) for name, value in self.fixed if name in fields}
-        priors = config_type.named_priors().get(self.priors, config_type.prior())
-        drawn = {name: self._restricted(family, name, prior) for name, prior in priors.items()}
-        return {**drawn, **fixed}
+        if family not in self._priors:
+            config_type = lookup(FAMILIES, family, kind="task family")
+            usual = config_type.named_priors().get(self.priors) or config_type.prior()
+            drawn = {name: self._restricted(config_type, name, prior) for name, prior in usual.items()}
+            fields = config_type.model_fields
+            fixed = {name: Categorical(values=(value,)) for name, value in self.fixed if name in fields}
+            self._priors[family] = {**drawn, **fixed}
+        return self._priors[family]
 
-    def _restricted(self, family: str, field: str, prior: Distribution) -> Distribution:
+    @functools.cached_property
+    def _priors(self) -> dict[str, dict[str, Distribution]]:
+        """Made once per family: a draw asks for them, and ten thousand draws are a matter of seconds."""
+        return {}
+
+    def _restricted(self, config_type: type[FamilyConfig], field: str, prior: Distribution) -> Distribution:
         if isinstance(prior, ConfigPrior):
-            inner = tuple((name, self._restricted(family, name, p)) for name, p in prior.priors)
+            inner = tuple((name, self._restricted(prior.config_type, name, p)) for name, p in prior.priors)
             return dataclasses.replace(prior, priors=inner)
-        if field != "dataset" or not isinstance(prior, Categorical):
+        if field != "dataset":
             return prior
-        registry: dict[str, Any] = {**DATASETS} if prior.values[0] in DATASETS else {**TEXTS}
-        allowed = tuple(name for name in self.datasets if name in registry)
+        known = get_args(config_type.model_fields["dataset"].annotation)
+        allowed = tuple(name for name in self.datasets if name in known)
         if not allowed:
             raise ValueError(
-                f"family {family!r} needs one of {', '.join(sorted(registry))} in `datasets` of distribution "
-                f"{self.name!r}, got {self.datasets}"
+                f"`datasets` of distribution {self.name!r} must name one that {config_type.__name__} learns from, "
+                f"got {self.datasets}. Add one of {', '.join(known)}."
             )
         return Categorical(values=allowed)
 
@@ -140,9 +148,19 @@ class TaskDistribution(FrozenConfig):
             return False  # unknown, repeated or reordered
         return (
             all(prior.contains(getattr(config.family, field)) for field, prior in self.prior(family).items())
-            and config.family.overrides_could_be_sampled()
+            and self._without_fixed(config.family).overrides_could_be_sampled()
             and all(augmentation.could_sample() for augmentation in drawn)
         )
+
+    def _without_fixed(self, family: FamilyConfig) -> FamilyConfig:
+        """Returns the configuration with the fields that the distribution fixes back at their defaults."""
+        fields = type(family).model_fields
+        defaults = {
+            name: fields[name].default
+            for name, _ in self.fixed
+            if name in fields and not fields[name].is_required()
+        }
+        return derive(family, **defaults)
 
 
 def sample_task_config(

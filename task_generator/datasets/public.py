@@ -16,7 +16,7 @@ from task_generator.datasets.source import ImageSource, TextSource
 
 BYTE_VOCABULARY = 259
 """256 bytes after three special ids: 0 padding, 1 end of document, 2 unknown."""
-SUBWORD_VOCABULARY = 32_000
+SUBWORD_VOCABULARY = 32_100
 
 
 def _images(name: str, num_classes: int, channels: int, num_images: int, native_size: int) -> ImageSource:

@@ -97,13 +97,15 @@ class NetworkConfig(DataFamilyConfig):
         return NetworkFamily(self, self.load_data())
 
     def overrides_could_be_sampled(self) -> bool:
-        """Returns whether each override names something that the C.2 priors draw."""
+        """Returns whether each override is the family's own, or names something that the C.2 priors draw."""
         low, high = SCALE_RANGE
-        return (
-            self.activation in (None, *SAMPLED_ACTIVATIONS)
-            and self.initializer in (None, *SAMPLED_INITIALIZERS)
-            and (self.init_scale is None or low <= self.init_scale <= high)
-        )
+        sampled = {
+            "activation": self.activation in SAMPLED_ACTIVATIONS,
+            "initializer": self.initializer in SAMPLED_INITIALIZERS,
+            "init_scale": self.init_scale is not None and low <= self.init_scale <= high,
+        }
+        fields = type(self).model_fields
+        return all(could or getattr(self, name) == fields[name].default for name, could in sampled.items())
 
     def overrides_label(self) -> str:
         """Returns what is overridden, in a few words."""
