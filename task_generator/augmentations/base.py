@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from lopt.config import FrozenConfig
 from lopt.types import TaskFamily
+from task_generator.distributions import Distribution
 from task_generator.families.base import FamilyConfig
 
 
@@ -16,14 +17,24 @@ class AugmentationConfig(FrozenConfig):
 
     augmentation: str
 
+    probability: ClassVar[float]
+    """How often sampling applies the augmentation, unless `sample` says otherwise."""
+
+    @classmethod
+    def prior(cls) -> dict[str, Distribution]:
+        """Returns the distribution of each field, given that the augmentation is applied."""
+        return {}
+
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Self | None:
         """Draws from the augmentation's prior. None: this task goes without."""
-        raise NotImplementedError
+        if rng.uniform() >= cls.probability:
+            return None
+        return cls.model_validate({field: prior.sample(rng) for field, prior in cls.prior().items()})
 
     def could_sample(self) -> bool:
         """Returns whether the prior could draw this configuration."""
-        raise NotImplementedError
+        return all(prior.contains(getattr(self, field)) for field, prior in self.prior().items())
 
     def refuses(self, family: FamilyConfig) -> str | None:
         """Returns why this augmentation makes no sense on `family`, a sentence, or None where it does."""

@@ -20,8 +20,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lopt.training_gradient import LossAndGradient, value_and_grad
-from lopt.types import Batch, Params, Split, Task, TaskFamily, TaskState
+from lopt.types import Batch, Params, TaskFamily, TaskState
 from task_generator.augmentations.base import AugmentationConfig
+from task_generator.augmentations.wrapped import WrappedTask
 from task_generator.distributions import Categorical
 from task_generator.initializers import split_vector
 
@@ -73,7 +74,7 @@ class ReparametrizedDynamic(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ReparametrizedFamily:
-    """A family whose parameters are the inner family's, multiplied by the scales."""
+    """A family whose parameters are the inner family's, multiplied by the scales; these are dynamic too."""
 
     config: ReparametrizeConfig
     inner: TaskFamily
@@ -102,24 +103,19 @@ class ReparametrizedFamily:
 
     def task(self, dynamic: ReparametrizedDynamic) -> ReparametrizedTask:
         """Returns the problem that `dynamic` selects."""
-        return ReparametrizedTask(self.inner.task(dynamic.inner), dynamic.scales)
+        return ReparametrizedTask(self.config, self.inner.task(dynamic.inner), dynamic.scales)
 
 
 @dataclasses.dataclass(frozen=True)
-class ReparametrizedTask:
+class ReparametrizedTask(WrappedTask[ReparametrizeConfig]):
     """A task on scaled parameters."""
 
-    inner: Task
     scales: Params
 
     def init(self, key: jax.Array) -> TaskState:
         """Returns the inner task's fresh parameters times the scales."""
         state = self.inner.init(key)
         return state._replace(params=jax.tree.map(jnp.multiply, state.params, self._aligned(state.params)))
-
-    def batch(self, key: jax.Array, split: Split = "train") -> Batch:
-        """Returns the inner task's batch."""
-        return self.inner.batch(key, split)
 
     def loss(self, state: TaskState, key: jax.Array, batch: Batch) -> tuple[jax.Array, TaskState]:
         """Returns the inner task's loss at the parameters divided by the scales."""
@@ -131,10 +127,6 @@ class ReparametrizedTask:
         (loss, inner_state), grads = value_and_grad(self.inner, self._unscaled(state), key, batch)
         scaled = jax.tree.map(jnp.divide, grads, self._aligned(state.params))
         return (loss, inner_state._replace(params=state.params)), scaled
-
-    def normalize(self, loss: jax.Array) -> jax.Array:
-        """Returns the inner task's normalised loss."""
-        return self.inner.normalize(loss)
 
     def _unscaled(self, state: TaskState) -> TaskState:
         return state._replace(params=jax.tree.map(jnp.divide, state.params, self._aligned(state.params)))
