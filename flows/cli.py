@@ -23,6 +23,8 @@ from flows.cli_options import (
     Seed,
     Workers,
 )
+from flows.data_commands import data_app
+from flows.tasks_commands import tasks_app
 
 if TYPE_CHECKING:
     from flows.settings import RuntimeSettings
@@ -40,6 +42,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app, rich_help_panel=LOOK)
+app.add_typer(tasks_app, rich_help_panel=LOOK)
 
 
 @app.command(rich_help_panel=WHOLE)

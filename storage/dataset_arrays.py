@@ -161,6 +161,11 @@ def open_arrays(folder: Path) -> tuple[dict[str, np.ndarray], Manifest]:
     return {name: _map(folder / name, manifest) for name in names}, manifest
 
 
+def folder_bytes(folder: Path) -> int:
+    """Returns how many bytes the files in `folder` and below take; 0 if there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def check_sizes(folder: Path, manifest: Manifest) -> None:
     """Checks that every file is there and has its size.
 

@@ -12,7 +12,7 @@ registered under the entry-point group `task_generator.dataset_readers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,14 @@ def prepared_parts(workspace: Workspace, name: str) -> dict[str, Manifest]:
         return {}
     parts = (path.name for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith("."))
     return {part: manifest_of(workspace, name, part) for part in parts}
+
+
+def part_names(parts: Iterable[str]) -> list[str]:
+    """Returns the parts in words: "native", "16×16", "tokens"."""
+    return [
+        f"{part}×{part}" if part.isdecimal() else part
+        for part in sorted(parts, key=lambda p: (p.isdecimal(), p))
+    ]
 
 
 def manifest_of(workspace: Workspace, name: str, part: str) -> Manifest:

@@ -17,7 +17,12 @@ from flows.cli_errors import exit_code, message
 from flows.parameters import EvaluateParameters, TrainParameters
 from flows.settings import RuntimeSettings
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+TOP: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {  # those of a group in its place
+    f"{name} {inner}".strip(): command
+    for name, group in TOP.items()
+    for inner, command in getattr(group, "commands", {"": group}).items()
+}
 
 
 def caught(fail: Any) -> Exception:
