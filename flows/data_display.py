@@ -24,10 +24,11 @@ from task_generator.datasets.byte_tokens import decode_bytes
 from task_generator.datasets.english_subwords import ENGLISH_SUBWORDS, english_vocabulary
 from task_generator.datasets.images import DATASETS, EMBEDDED_IMAGES
 from task_generator.datasets.prepared import use_reader
-from task_generator.datasets.source import TextSource
+from task_generator.datasets.source import ImageSource, TextSource
 from task_generator.datasets.subwords import decode_subwords
 from task_generator.datasets.text import EMBEDDED_TEXTS, TEXTS
 
+KNOWN: dict[str, ImageSource | TextSource] = {**DATASETS, **TEXTS}
 SHEET_COLUMNS, SHEET_ROWS = 10, 2
 SAMPLE_TOKENS = 400
 
@@ -35,15 +36,23 @@ SAMPLE_TOKENS = 400
 def rows(workspace: Workspace) -> list[dict[str, Any]]:
     """Returns a row per data set: name, kind, classes or vocabulary, examples, where it is, bytes on disk."""
     found = []
-    for name, source in {**DATASETS, **TEXTS}.items():
-        is_text = isinstance(source, TextSource)
+    for name, source in KNOWN.items():
         where, count, num_bytes = _where(workspace, name)
+        if isinstance(source, TextSource):
+            kind, classes, declared = "text", source.vocab_size, source.num_tokens
+        else:
+            side = source.native_size
+            kind, classes, declared = (
+                f"{side}×{side}×{source.channels}",
+                source.num_classes,
+                source.num_images,
+            )
         found.append(
             {
                 "name": name,
-                "kind": "text" if is_text else f"{source.native_size}×{source.native_size}×{source.channels}",
-                "classes": source.vocab_size if is_text else source.num_classes,
-                "examples": count or (source.num_tokens if is_text else source.num_images),
+                "kind": kind,
+                "classes": classes,
+                "examples": count or declared,
                 "where": where,
                 "bytes": num_bytes,
             }
@@ -121,7 +130,7 @@ def run_prepare(
 
 def run_show(workspace: Workspace, name: str, *, size: int | None, out: Path | None) -> None:
     """Draws a contact sheet, or prints a piece of text."""
-    source = lookup({**DATASETS, **TEXTS}, name, kind="dataset")
+    source = lookup(KNOWN, name, kind="dataset")
     reader = WorkspaceReader(workspace)
     with use_reader(reader):
         if isinstance(source, TextSource):
@@ -148,10 +157,10 @@ def draw_contact_sheet(path: Path, title: str, splits: dict[str, tuple[np.ndarra
         figsize=(SHEET_COLUMNS * 0.9, len(SPLITS) * SHEET_ROWS * 1.15 + 0.6), layout="constrained"
     )
     figure.suptitle(title)
-    for part, split in zip(figure.subfigures(len(SPLITS), 1), SPLITS, strict=True):
+    for part, split in zip(np.asarray(figure.subfigures(len(SPLITS), 1)), SPLITS, strict=True):
         images, labels = splits[split]
         part.suptitle(f"{split}: {len(labels):,}", fontsize=9, x=0.02, ha="left")
-        axes = part.subplots(SHEET_ROWS, SHEET_COLUMNS).ravel()
+        axes = np.asarray(part.subplots(SHEET_ROWS, SHEET_COLUMNS)).ravel()
         for axis in axes:
             axis.axis("off")
         chosen = np.unique(np.linspace(0, len(labels) - 1, count).astype(int))

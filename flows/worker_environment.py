@@ -11,13 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
-from flows.settings import RuntimeSettings
+from flows.settings import ENVIRONMENT_PREFIX, RuntimeSettings
+
+HOME = f"{ENVIRONMENT_PREFIX}HOME"
 
 
 def worker_environment(settings: RuntimeSettings) -> dict[str, str]:
     """Returns the variables that must be set before JAX is imported in a worker."""
     threads = settings.threads_per_worker
     environment = {
+        HOME: str(settings.home.resolve()),  # prepared data sets are found there
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
@@ -42,7 +45,9 @@ def worker_environment(settings: RuntimeSettings) -> dict[str, str]:
 def apply_worker_environment(
     settings: RuntimeSettings, environment: MutableMapping[str, str] | None = None
 ) -> None:
-    """Gives this process the workers' variables, where the user has not set them; call before importing JAX.
+    """Gives this process the workers' variables; call before importing JAX.
+
+    What the user has set stays, except the workspace: an option of the command line wins over the variable.
 
     The learner's own arithmetic then runs in the same program, with the same number of threads, whether the
     units of work run here or elsewhere.
@@ -50,6 +55,7 @@ def apply_worker_environment(
     target = os.environ if environment is None else environment
     for name, value in worker_environment(settings).items():
         target.setdefault(name, value)
+    target[HOME] = str(settings.home.resolve())
 
 
 def _xla_flags(threads: int) -> str:

@@ -47,7 +47,8 @@ def test_a_worker_gets_the_threads_it_was_given(tmp_path: Path) -> None:
 
 
 def test_what_the_user_has_set_stays(tmp_path: Path) -> None:
-    environment = {"XLA_FLAGS": "--mine"}
+    environment = {"XLA_FLAGS": "--mine", "KEIRIN_HOME": "/elsewhere"}
     apply_worker_environment(RuntimeSettings(home=tmp_path), environment)
     assert environment["XLA_FLAGS"] == "--mine"
+    assert environment["KEIRIN_HOME"] == str(tmp_path.resolve())  # an option: it wins
     assert environment["OMP_NUM_THREADS"] == "1"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from lopt.registry import UnknownNameError
 from lopt.types import SPLITS
 from task_generator.datasets import photo_patches
 from task_generator.datasets.images import DATASETS, EMBEDDED_IMAGES, load
-from task_generator.datasets.source import resize
+from task_generator.datasets.source import chunks_of, resize, resize_bytes
 
 
 @pytest.mark.parametrize("name", EMBEDDED_IMAGES)
@@ -51,6 +53,40 @@ def test_resizing_agrees_with_jax(size: int) -> None:
     images = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
     expected = jax.image.resize(images, (2, size, size, 3), "linear", antialias=True)
     np.testing.assert_allclose(resize(images, size), expected, atol=1e-6)
+
+
+def test_resizing_in_chunks_is_resizing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 6, 9, 3), dtype=np.uint8)
+    whole = resize(images, 5), resize_bytes(images, 5)
+    monkeypatch.setattr("task_generator.datasets.source.CHUNK_NUMBERS", 2 * 6 * 9 * 3)
+    assert len(list(chunks_of(images, 5))) == 4
+    for expected, found in zip(whole, (resize(images, 5), resize_bytes(images, 5)), strict=True):
+        assert found.shape == (7, 5, 5, 3)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_shrinking_averages_and_keeps_channels_apart() -> None:
+    # By hand, 4 → 2 pixels: the left one is at 0.5, a triangle of half width 2 weighs the first three 3 : 3 : 1.
+    image = np.zeros((1, 4, 4, 2), np.uint8)
+    image[..., 0] = np.array([80, 160, 240, 0])[None, None, :]
+    image[..., 1] = 7
+    expected = [(3 * 80 + 3 * 160 + 240) / 7, (160 + 3 * 240 + 0) / 7]
+    np.testing.assert_allclose(resize(image, 2)[0, 0, :, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(resize(image, 2)[..., 1], 7, rtol=1e-6)
+
+
+def test_resizing_holds_little_more_than_its_result() -> None:
+    images = np.zeros((4000, 64, 64, 3), np.uint8)  # 49 MB; as float32 it would be 197 MB
+    tracemalloc.start()
+    small = resize_bytes(images, 16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < small.nbytes + 100e6
+
+
+def test_images_of_that_size_are_not_copied() -> None:
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    assert resize_bytes(images, 8) is images
 
 
 def test_batches_are_drawn_with_replacement_from_their_split_only() -> None:
