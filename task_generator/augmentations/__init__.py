@@ -10,7 +10,9 @@ from task_generator.augmentations.low_precision import LowPrecisionConfig
 from task_generator.augmentations.normalized_gradient import NormalizedGradientConfig
 from task_generator.augmentations.reduced_batch import ReducedBatchConfig
 from task_generator.augmentations.reparametrize import ReparametrizeConfig
+from task_generator.augmentations.sparse_gradients import SparseGradientsConfig
 from task_generator.augmentations.subsampled_directions import SubsampledDirectionsConfig
+from task_generator.augmentations.warped_loss import WarpedLossConfig
 
 AUGMENTATIONS: dict[str, type[AugmentationConfig]] = {
     "reparametrize": ReparametrizeConfig,
@@ -20,6 +22,8 @@ AUGMENTATIONS: dict[str, type[AugmentationConfig]] = {
     "normalized_gradient": NormalizedGradientConfig,
     "subsampled_directions": SubsampledDirectionsConfig,
     "delayed_gradients": DelayedGradientsConfig,
+    "sparse_gradients": SparseGradientsConfig,
+    "warped_loss": WarpedLossConfig,
 }
 
 __all__ = [
@@ -31,5 +35,7 @@ __all__ = [
     "NormalizedGradientConfig",
     "ReducedBatchConfig",
     "ReparametrizeConfig",
+    "SparseGradientsConfig",
     "SubsampledDirectionsConfig",
+    "WarpedLossConfig",
 ]
