@@ -90,7 +90,7 @@ def load(dataset: HubDataset, split: str, *, streaming: bool = False, cache: Pat
     except ImportError as error:
         raise MissingExtraError(
             "public data sets are got by an optional library. Install it with `pip install 'keirin[data]'`, "
-            "or prepare the set from its files: `keirin data prepare NAME --from FOLDER`."
+            "or use the set's files, if you have them: `--from FOLDER`."
         ) from error
     try:
         loaded = datasets.load_dataset(
@@ -101,13 +101,32 @@ def load(dataset: HubDataset, split: str, *, streaming: bool = False, cache: Pat
             cache_dir=None if cache is None else str(cache),
         )
     except Exception as error:  # the library raises its own, pyarrow's, the hub's and the transport's
-        raise DatasetSourceError(
-            f"{dataset.path!r} could not be got ({type(error).__name__}: {str(error).splitlines()[0]}). Check the "
-            "network, or prepare the set from its files: `keirin data prepare NAME --from FOLDER`."
-        ) from error
+        raise _not_got(dataset, error) from error
     if dataset.label is not None:  # the files as they are: they are decoded here, as those of a folder
         loaded = loaded.cast_column(dataset.column, datasets.Image(decode=False))
     return loaded
+
+
+def _not_got(dataset: HubDataset, error: Exception) -> DatasetSourceError:
+    lines = str(error).splitlines()
+    return DatasetSourceError(
+        f"{dataset.path!r} could not be got ({type(error).__name__}: {lines[0] if lines else ''}). Check the "
+        "network and repeat the command, or use the set's files, if you have them: `--from FOLDER`."
+    )
+
+
+def _rows(
+    dataset: HubDataset, split: str, *, streaming: bool, cache: Path | None
+) -> Iterator[dict[str, Any]]:
+    rows = iter(load(dataset, split, streaming=streaming, cache=cache))
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # a stream reads as it goes: see `load`
+            raise _not_got(dataset, error) from error
+        yield row
 
 
 def hub_images(dataset: HubDataset, request: ImageRequest, cache: Path | None = None) -> Splits:
@@ -122,12 +141,12 @@ def hub_texts(dataset: HubDataset, *, streaming: bool, cache: Path | None = None
 
 def _chunks(dataset: HubDataset, split: str, request: ImageRequest, cache: Path | None) -> Iterator[Chunk]:
     where = f"{dataset.path}, {split}"
-    rows = load(dataset, split, cache=cache)
+    rows = _rows(dataset, split, streaming=False, cache=cache)
     yield from decode_all(
         ((encoded_image(row[dataset.column], where), row[dataset.label], where) for row in rows), request
     )
 
 
 def _documents(dataset: HubDataset, split: str, streaming: bool, cache: Path | None) -> Iterator[str]:
-    rows = load(dataset, split, streaming=streaming, cache=cache)
+    rows = _rows(dataset, split, streaming=streaming, cache=cache)
     return (row[dataset.column] for row in rows if row[dataset.column])

@@ -186,9 +186,8 @@ def prepare_text(
         if complete(folder, source.max_examples) is not None:
             return False
         with ArrayFolderWriter(folder) as writer:
-            for split, document in _assigned(read(), source.max_examples):
-                writer.append(f"{split}_tokens", encode(document))
-                on_progress("reading documents", 1)
+            stream = ((split, encode(text)) for split, text in _assigned(read(), source.max_examples))
+            _append_all(writer, stream, "reading documents", on_progress)
             counts = writer.counts()
             if missing := [split for split in SPLITS if not counts.get(f"{split}_tokens")]:
                 raise DatasetSourceError(
@@ -204,6 +203,16 @@ def prepare_text(
                 }
             )
     return True
+
+
+def _append_all(
+    writer: ArrayFolderWriter, stream: Iterator[tuple[str, np.ndarray]], doing: str, on_progress: Progress
+) -> None:
+    """Appends (split, token ids of a document), many documents at a time: a line is a few hundred bytes."""
+    while batch := list(islice(stream, _ROWS)):
+        for split in dict.fromkeys(split for split, _ in batch):
+            writer.append(f"{split}_tokens", np.concatenate([ids for into, ids in batch if into == split]))
+        on_progress(doing, len(batch))
 
 
 def _assigned(official: Texts, max_documents: int | None) -> Iterator[tuple[str, str]]:
@@ -243,10 +252,12 @@ def prepare_subwords(
         on_progress("training the vocabulary", 0)
         vocabulary = train(documents_of(arrays["train_tokens"][:VOCABULARY_CHARACTERS]))
         with ArrayFolderWriter(folder) as writer:
-            for split in SPLITS:
-                for ids in encode(vocabulary, documents_of(arrays[f"{split}_tokens"])):
-                    writer.append(f"{split}_tokens", ids)
-                    on_progress("encoding documents", 1)
+            stream = (
+                (split, ids)
+                for split in SPLITS
+                for ids in encode(vocabulary, documents_of(arrays[f"{split}_tokens"]))
+            )
+            _append_all(writer, stream, "encoding documents", on_progress)
             counts = {split: writer.counts()[f"{split}_tokens"] for split in SPLITS}
             writer.commit(
                 {**manifest.metadata, "name": name, "made_from": manifest.digest, "counts": counts},
