@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from lopt.config import FrozenConfig
 
-Value = float | int | str | None
+Value = bool | float | int | str | None
 
 
 class Distribution(Protocol):

@@ -30,12 +30,15 @@ def normalize(x: jax.Array, kind: NormalizationName) -> jax.Array:
 class LayerNorm(nn.Module):
     """Each example to mean 0 and variance 1 over the last axis, then a learned scale and offset."""
 
+    epsilon: float = EPSILON
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., features] to the same shape."""
         exact = x.astype(jnp.float32)
         mean = exact.mean(axis=-1, keepdims=True)
-        return _scale_and_offset(self, exact - mean, exact.var(axis=-1, keepdims=True)).astype(x.dtype)
+        var = exact.var(axis=-1, keepdims=True)
+        return _scale_and_offset(self, exact - mean, var, self.epsilon).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -53,11 +56,11 @@ class BatchNorm(nn.Module):
         for name, value in (("mean", mean), ("var", var)):
             running = self.variable("batch_stats", name, jnp.zeros, x.shape[-1:], jnp.float32)
             running.value = DECAY * running.value + (1 - DECAY) * value.reshape(-1)
-        return _scale_and_offset(self, exact - mean, var).astype(x.dtype)
+        return _scale_and_offset(self, exact - mean, var, EPSILON).astype(x.dtype)
 
 
-def _scale_and_offset(module: nn.Module, centred: jax.Array, var: jax.Array) -> jax.Array:
+def _scale_and_offset(module: nn.Module, centred: jax.Array, var: jax.Array, epsilon: float) -> jax.Array:
     shape = (1,) * (centred.ndim - 1) + (-1,)
     scale = module.param("scale", zeros, centred.shape[-1:], jnp.float32).astype(jnp.float32)
     bias = module.param("bias", zeros, centred.shape[-1:], jnp.float32).astype(jnp.float32)
-    return centred * lax.rsqrt(var + EPSILON) * scale.reshape(shape) + bias.reshape(shape)
+    return centred * lax.rsqrt(var + epsilon) * scale.reshape(shape) + bias.reshape(shape)
