@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -16,9 +17,15 @@ from task_generator.families.quadratics import QuadraticConfig
 KEY = jax.random.key(0)
 
 
+@functools.cache
 def _task(config: Any) -> Any:
     family = config.build()
     return family.task(jax.jit(family.sample_dynamic)(KEY))
+
+
+def _value_and_grad(task: Any, state: TaskState, key: jax.Array, batch: Any) -> Any:
+    """As one program: dispatched one by one, each operation compiles on its own."""
+    return jax.jit(lambda *args: value_and_grad(task, *args))(state, key, batch)
 
 
 def _shown(task: Any, state: TaskState, count: int) -> np.ndarray:
@@ -41,12 +48,12 @@ def test_the_quadratic_equals_float64_and_is_zero_at_the_solution() -> None:
     coupling, target = (np.asarray(a, np.float64) for a in task.dynamic.problem)
     state = task.init(KEY)
     x = np.asarray(state.params["x"], np.float64)
-    (loss, _), grads = value_and_grad(task, state, KEY, task.batch(KEY))
+    (loss, _), grads = _value_and_grad(task, state, KEY, task.batch(KEY))
     residual = coupling @ x - target
     assert float(loss) == pytest.approx(0.5 * residual @ residual, rel=1e-5)
     np.testing.assert_allclose(grads["x"], coupling.T @ residual, rtol=1e-4, atol=1e-4)
     solved = TaskState({"x": jnp.asarray(np.linalg.solve(coupling, target), jnp.float32)})
-    (minimum, _), slope = value_and_grad(task, solved, KEY, ())
+    (minimum, _), slope = _value_and_grad(task, solved, KEY, ())
     assert 0 <= float(minimum) < 1e-9
     assert float(task.normalize(minimum)) < 1e-9
     np.testing.assert_allclose(slope["x"], 0.0, atol=1e-4)
@@ -80,10 +87,10 @@ def test_gradient_noise_has_the_stated_deviation_and_no_mean(fixed: float | None
 def test_the_loss_has_no_noise_and_the_same_key_gives_the_same_noise() -> None:
     quiet, noisy = (_task(QuadraticConfig(dimension=8, noisy=flag)) for flag in (False, True))
     state = quiet.init(KEY)
-    (loss, _), grads = value_and_grad(noisy, state, KEY, ())
+    (loss, _), grads = _value_and_grad(noisy, state, KEY, ())
     assert float(loss) == float(quiet.loss(state, KEY, ())[0])
-    np.testing.assert_array_equal(grads["x"], value_and_grad(noisy, state, KEY, ())[1]["x"])
-    assert not np.allclose(grads["x"], value_and_grad(quiet, state, KEY, ())[1]["x"])
+    np.testing.assert_array_equal(grads["x"], _value_and_grad(noisy, state, KEY, ())[1]["x"])
+    assert not np.allclose(grads["x"], _value_and_grad(quiet, state, KEY, ())[1]["x"])
 
 
 def test_noise_is_drawn_log_uniformly_from_the_papers_range() -> None:

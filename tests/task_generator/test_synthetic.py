@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -22,9 +23,15 @@ KEY = jax.random.key(0)
 SYNTHETIC = [name for name, cls in FAMILIES.items() if issubclass(cls, SyntheticConfig)]
 
 
+@functools.cache
 def _task(config: Any) -> Any:
     family = config.build()
     return family.task(jax.jit(family.sample_dynamic)(KEY))
+
+
+def _value_and_grad(task: Any, state: TaskState, key: jax.Array, batch: Any) -> Any:
+    """As one program: dispatched one by one, each operation compiles on its own."""
+    return jax.jit(lambda *args: value_and_grad(task, *args))(state, key, batch)
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
@@ -74,7 +81,7 @@ def test_the_logistic_loss_and_gradient_equal_float64() -> None:
     config = LogisticRegressionConfig(num_features=5, num_examples=200, separable=False, batch_size=None)
     task = _task(config)
     state = task.init(KEY)
-    (loss, _), grads = value_and_grad(task, state, KEY, task.batch(KEY))
+    (loss, _), grads = _value_and_grad(task, state, KEY, task.batch(KEY))
     weights = np.append(np.asarray(state.params["weights"], np.float64), float(state.params["bias"]))
     expected, slope = _logistic_loss(weights, *_data(task))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
@@ -155,6 +162,6 @@ def test_a_slow_problem_is_the_one_named() -> None:
 def test_bfloat16_parameters_give_a_float32_loss() -> None:
     task = _task(LogisticRegressionConfig(num_features=5, separable=True, batch_size=10, noisy=True))
     state = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), task.init(KEY))
-    (loss, _), grads = value_and_grad(task, TaskState(*state), KEY, task.batch(KEY))
+    (loss, _), grads = _value_and_grad(task, TaskState(*state), KEY, task.batch(KEY))
     assert loss.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
