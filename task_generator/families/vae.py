@@ -84,8 +84,8 @@ class Vae(nn.Module):
         normal = (jax.lax.erf_inv(uniform) * math.sqrt(2.0)).astype(x.dtype)
         decoder = Mlp(self.dec_hidden_sizes, 2 * x.shape[1], name="decoder")
         decoded = decoder(mean + jnp.exp(log_std) * normal, activation)
-        bounded = jnp.clip(decoded, -OUTPUT_BOUND, OUTPUT_BOUND)
-        return VaeOutputs(mean, log_std, *jnp.split(bounded, 2, axis=-1), 0.5 * offset)
+        pixel_mean, pixel_log_std = jnp.split(jnp.clip(decoded, -OUTPUT_BOUND, OUTPUT_BOUND), 2, axis=-1)
+        return VaeOutputs(mean, log_std, pixel_mean, pixel_log_std, 0.5 * offset)
 
 
 def kl_to_standard_normal(mean: jax.Array, log_std: jax.Array) -> jax.Array:
