@@ -123,7 +123,8 @@ def run_prepare(
     if not made:
         console.print(f"{name} is complete: nothing to do.")
         return
-    num_bytes = folder_bytes(dataset_folder(workspace, name, ""))
+    places = {dataset_folder(workspace, part if part in KNOWN else name, "") for part in made}
+    num_bytes = sum(folder_bytes(place) for place in places)
     seconds = time.perf_counter() - start
     console.print(f"Prepared {name} ({', '.join(made)}): {num_bytes / 1e6:.1f} MB in {seconds:.1f} s.")
 

@@ -140,10 +140,10 @@ def hub_texts(dataset: HubDataset, *, streaming: bool, cache: Path | None = None
 
 
 def _chunks(dataset: HubDataset, split: str, request: ImageRequest, cache: Path | None) -> Iterator[Chunk]:
-    where = f"{dataset.path}, {split}"
+    where, label = f"{dataset.path}, {split}", dataset.label or ""
     rows = _rows(dataset, split, streaming=False, cache=cache)
     yield from decode_all(
-        ((encoded_image(row[dataset.column], where), row[dataset.label], where) for row in rows), request
+        ((encoded_image(row[dataset.column], where), row[label], where) for row in rows), request
     )
 
 
