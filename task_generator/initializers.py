@@ -73,9 +73,9 @@ else:  # the names are the registry's keys, so that a new entry is one line
 class LeafInit(NamedTuple):
     """How one parameter starts; "kernel" leaves it to the chosen initialiser."""
 
-    kind: Literal["kernel", "normal", "uniform", "constant"]
+    kind: Literal["kernel", "normal", "uniform", "constant", "identity"]
     value: float = 1.0
-    """A kernel's, normal's and uniform's size: multiplies the draw (for "uniform", from ±1). A constant itself."""
+    """Multiplies the draw (for "uniform", from ±1) or the identity matrix. A constant itself."""
 
 
 LeafRule = Callable[[str, tuple[int, ...]], LeafInit]
@@ -108,7 +108,7 @@ def initialize(
     paths, structure = jax.tree_util.tree_flatten_with_path(template)
     leaves = [leaf for _, leaf in paths]
     rules = [rule(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape) for path, leaf in paths]
-    drawn = [i for i, r in enumerate(rules) if r.kind != "constant"]
+    drawn = [i for i, r in enumerate(rules) if r.kind not in ("constant", "identity")]
     numbers = jax.random.normal(key, (sum(leaves[i].size for i in drawn),), jnp.float32)
     noise = dict(zip(drawn, split_vector(numbers, [leaves[i].shape for i in drawn]), strict=True))
     kernels = [i for i in drawn if rules[i].kind == "kernel"]
@@ -133,6 +133,8 @@ def initialize(
 
 
 def _other(rule: LeafInit, noise: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    if rule.kind == "identity":
+        return rule.value * jnp.eye(shape[0], shape[1], dtype=jnp.float32)
     if noise is None:
         return jnp.full(shape, rule.value, jnp.float32)
     if rule.kind == "uniform":

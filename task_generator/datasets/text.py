@@ -84,7 +84,6 @@ def truncate_vocabulary(tokens: jax.Array, vocab_size: int) -> jax.Array:
     return jnp.where(tokens < vocab_size, tokens, 1 + tokens % (vocab_size - 1))
 
 
-@functools.lru_cache(maxsize=4)
 def load_text(name: str, min_length: int = 1) -> TextDataset:
     """Returns the text `name`.
 
@@ -98,20 +97,27 @@ def load_text(name: str, min_length: int = 1) -> TextDataset:
       DatasetTooLargeError: If it does not fit the device.
       ValueError: If a split is too short.
     """
+    text = whole_text(name)
+    for split in SPLITS:
+        count = getattr(text, split).shape[0]
+        if count <= min_length:
+            raise ValueError(
+                f"a window of {min_length} tokens must fit into every split of {name!r}, got {count} tokens in "
+                f"{split!r}. Shorten the sequence or prepare more of the text."
+            )
+    return text
+
+
+@functools.lru_cache(maxsize=4)
+def whole_text(name: str) -> TextDataset:
+    """Returns the text: one copy on the device, whatever the lengths that tasks ask for."""
     source = lookup(TEXTS, name, kind="text")
     check_fits_device(
         f"text {name!r}",
         2 * prepared_count(name, source.num_tokens),
         f"Prepare fewer documents: `keirin data prepare {name} --max-examples N`.",
     )
-    splits = source.load()
-    for split, tokens in splits.items():
-        if tokens.shape[0] <= min_length:
-            raise ValueError(
-                f"a window of {min_length} tokens must fit into every split of {name!r}, got {tokens.shape[0]} "
-                f"tokens in {split!r}. Shorten the sequence or prepare more of the text."
-            )
     return TextDataset(
-        **{split: jnp.asarray(tokens, jnp.uint16) for split, tokens in splits.items()},
+        **{split: jnp.asarray(tokens, jnp.uint16) for split, tokens in source.load().items()},
         vocab_size=source.vocab_size,
     )

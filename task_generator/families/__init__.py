@@ -11,8 +11,10 @@ from task_generator.families.mlp import MlpConfig
 from task_generator.families.noisy_quadratic import NoisyQuadraticConfig
 from task_generator.families.normalizing_flow import MafConfig, RealNvpConfig
 from task_generator.families.quadratics import QuadraticConfig
+from task_generator.families.rnn_lm import RnnLmConfig
 from task_generator.families.slow_convergence import SlowConvergenceConfig
 from task_generator.families.sum_of_problems import SumOfProblemsConfig
+from task_generator.families.transformer_lm import TransformerLmConfig
 from task_generator.families.vae import VaeConfig
 
 FAMILIES: dict[str, type[FamilyConfig]] = {
@@ -27,8 +29,10 @@ FAMILIES: dict[str, type[FamilyConfig]] = {
     "noisy_quadratic": NoisyQuadraticConfig,
     "quadratic": QuadraticConfig,
     "real_nvp": RealNvpConfig,
+    "rnn_lm": RnnLmConfig,
     "slow_convergence": SlowConvergenceConfig,
     "sum_of_problems": SumOfProblemsConfig,
+    "transformer_lm": TransformerLmConfig,
     "vae": VaeConfig,
 }
 

@@ -31,7 +31,7 @@ from task_generator.datasets.placement import DatasetTooLargeError
 from task_generator.datasets.prepared import DatasetNotPreparedError
 from task_generator.datasets.public import PUBLIC_IMAGES, PUBLIC_TEXTS
 from task_generator.datasets.source import resize_bytes
-from task_generator.datasets.text import load_text
+from task_generator.datasets.text import load_text, whole_text
 from task_generator.families.mlp import MlpConfig
 from task_generator.task_config import TaskConfig
 
@@ -45,7 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KEIRIN_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     load.cache_clear()
-    load_text.cache_clear()
+    whole_text.cache_clear()
     return folder
 
 

@@ -1,0 +1,119 @@
+"""Language models with one recurrent layer.
+
+[1] Metz et al. 2022 (arXiv:2211.09760), App. C.3.6. Towards the text and against the release: the three cells are
+three (the release makes every cell an LSTM), and the sampled initialiser is that of all matrices (the release:
+embedding and output only). Where the text says nothing the release is followed, offsets and learned initial state
+included, but for the vanilla cell's activation: tanh here, since with rectified units and a scale of up to 2 the
+state outgrows float32 within a sequence of 512; `activation` sets another, as evaluation tasks do.
+
+"irnn" and the initialiser "truncated_normal" are for evaluation: with the latter, matrices start as in the release,
+with a deviation of 1/√fan_in and embeddings of 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import jax
+from pydantic import Field, model_validator
+
+from task_generator.distributions import Categorical, Distribution, LogUniformInt
+from task_generator.dynamic import NOTHING_DRAWN, ActivationName, NetworkDynamic, sample_network_dynamic
+from task_generator.families.base import gradient_cost
+from task_generator.families.language import LanguageConfig, language_prior
+from task_generator.initializers import LeafInit, default_leaf_init
+from task_generator.networks.language import CellName, RnnLm
+
+VANILLA_ACTIVATION = "tanh"
+
+
+class RnnLmDynamic(NamedTuple):
+    """One draw of the initialiser and its scale."""
+
+    initializer: jax.Array  # int32 [], index into SAMPLED_INITIALIZERS
+    init_scale: jax.Array  # float32 []
+
+
+class RnnLmConfig(LanguageConfig):
+    """Embedding, a recurrent layer of `hidden_size` units, a linear layer."""
+
+    default_only: ClassVar[tuple[str, ...]] = ("activation", "initial_state")
+
+    family: Literal["rnn_lm"] = "rnn_lm"
+    cell: CellName = Field(description="The recurrent cell.")
+    hidden_size: int = Field(ge=1, le=4096, description="Units of the recurrent layer.")
+    embed_size: int = Field(ge=1, le=4096, description="Features per token.")
+    initial_state: Literal["learned", "zero"] = Field("learned", description="Where a sequence starts.")
+    activation: ActivationName = Field(VANILLA_ACTIVATION, description="Of the vanilla cell.")
+
+    @model_validator(mode="after")
+    def _check_activation_is_used(self) -> Self:
+        if self.cell != "vanilla" and self.activation != VANILLA_ACTIVATION:
+            raise ValueError(
+                f"`activation` is the vanilla cell's, got activation={self.activation!r} with cell={self.cell!r}. "
+                "Leave it out."
+            )
+        return self
+
+    @classmethod
+    def prior(cls) -> dict[str, Distribution]:
+        """Returns the ranges of C.3.6."""
+        return {
+            "hidden_size": LogUniformInt(low=8, high=256),
+            "embed_size": LogUniformInt(low=8, high=256),
+            "cell": Categorical(values=("vanilla", "lstm", "gru")),
+            **language_prior(),
+        }
+
+    @classmethod
+    def example(cls) -> Self:
+        """Returns a GRU of 32 units on bytes."""
+        return cls(
+            cell="gru",
+            hidden_size=32,
+            embed_size=32,
+            sequence_length=16,
+            batch_size=16,
+            dataset="english_bytes",
+        )
+
+    def network(self) -> RnnLm:
+        """Returns the module."""
+        is_learned = self.initial_state == "learned"
+        return RnnLm(self.cell, self.hidden_size, self.embed_size, self.num_tokens, is_learned)
+
+    def leaf_init(self, path: str, shape: tuple[int, ...]) -> LeafInit:
+        """Returns how the parameter at `path` starts."""
+        if self.cell == "irnn" and path.endswith("/recurrent"):
+            return LeafInit("identity")
+        if path.startswith("embedding") and self.initializer == "truncated_normal":
+            return LeafInit("kernel", math.sqrt(shape[0]))
+        return default_leaf_init(path, shape)
+
+    def sample_dynamic(self, key: jax.Array) -> RnnLmDynamic:
+        """Draws C.2.1's initialiser and scale."""
+        drawn = sample_network_dynamic(key)
+        return RnnLmDynamic(drawn.initializer, drawn.init_scale)
+
+    def dynamic_axes(self) -> RnnLmDynamic:
+        """Returns None for what selects code, 0 for what is one per task."""
+        return RnnLmDynamic(None, 0)  # type: ignore[arg-type]
+
+    def network_dynamic(self, dynamic: RnnLmDynamic) -> NetworkDynamic:
+        """Returns the choices that were drawn."""
+        return NOTHING_DRAWN._replace(initializer=dynamic.initializer, init_scale=dynamic.init_scale)
+
+    def approximate_cost(self) -> dict[str, float]:
+        """Returns `num_params` and `flops_per_step`."""
+        hidden, embed, vocab = self.hidden_size, self.embed_size, self.num_tokens
+        gates = {"vanilla": 1, "irnn": 1, "lstm": 4, "gru": 3}[self.cell]
+        recurrent = gates * hidden * (embed + hidden)
+        offsets = {"vanilla": 2, "irnn": 2, "lstm": 4, "gru": 3}[self.cell] * hidden
+        states = {"zero": 0, "learned": 2 if self.cell == "lstm" else 1}[self.initial_state] * hidden
+        num_params = vocab * embed + recurrent + offsets + states + hidden * vocab + vocab
+        return gradient_cost(num_params, self.sequence_length * (recurrent + hidden * vocab), self.batch_size)
+
+    def label(self) -> str:
+        """Returns e.g. "rnn_lm gru 32/32 · english_bytes × 16 · batch 16": features per token / units."""
+        return f"rnn_lm {self.cell} {self.embed_size}/{self.hidden_size} · {self.data_label()}"
