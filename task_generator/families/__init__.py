@@ -1,5 +1,6 @@
 """Task families. A new one is a file here and a line below."""
 
+from task_generator.families.algorithmic import AlgorithmicConfig
 from task_generator.families.autoencoder import AutoencoderConfig
 from task_generator.families.base import FamilyConfig
 from task_generator.families.conv import ConvConfig
@@ -16,11 +17,13 @@ from task_generator.families.resnet import ResNetConfig
 from task_generator.families.rnn_lm import RnnLmConfig
 from task_generator.families.slow_convergence import SlowConvergenceConfig
 from task_generator.families.sum_of_problems import SumOfProblemsConfig
+from task_generator.families.text_classification import TextClassificationConfig
 from task_generator.families.transformer_lm import TransformerLmConfig
 from task_generator.families.vae import VaeConfig
 from task_generator.families.vit import VitConfig
 
 FAMILIES: dict[str, type[FamilyConfig]] = {
+    "algorithmic": AlgorithmicConfig,
     "autoencoder": AutoencoderConfig,
     "conv": ConvConfig,
     "functions_2d": Functions2DConfig,
@@ -37,6 +40,7 @@ FAMILIES: dict[str, type[FamilyConfig]] = {
     "rnn_lm": RnnLmConfig,
     "slow_convergence": SlowConvergenceConfig,
     "sum_of_problems": SumOfProblemsConfig,
+    "text_classification": TextClassificationConfig,
     "transformer_lm": TransformerLmConfig,
     "vae": VaeConfig,
     "vit": VitConfig,
