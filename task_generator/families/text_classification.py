@@ -56,7 +56,7 @@ class TextClassificationConfig(RecurrentConfig):
 
     @classmethod
     def example(cls) -> Self:
-        """Returns a GRU of 32 units that tells four documents apart by 32 bytes."""
+        """Returns a GRU of 16 units that tells four documents apart by 32 bytes."""
         return cls(
             dataset="english_bytes",
             num_classes=4,
@@ -64,8 +64,8 @@ class TextClassificationConfig(RecurrentConfig):
             embed_size=16,
             pooling="mean",
             cell="gru",
-            hidden_size=32,
-            batch_size=32,
+            hidden_size=16,
+            batch_size=16,
         )
 
     @property
@@ -115,7 +115,7 @@ class TextClassificationConfig(RecurrentConfig):
         return gradient_cost(num_params + output + self.num_classes, products, self.batch_size)
 
     def label(self) -> str:
-        """Returns e.g. "text_classification gru 16/32 mean · 4 of english_bytes × 32 · batch 32"."""
+        """Returns e.g. "text_classification gru 16/16 mean · 4 of english_bytes × 32 · batch 16"."""
         parts = (
             f"text_classification {self.cell} {self.embed_size}/{self.hidden_size} {self.pooling}",
             f"{self.num_classes} of {self.dataset} × {self.sequence_length}",

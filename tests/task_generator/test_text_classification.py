@@ -133,7 +133,7 @@ def test_equal_logits_have_a_normalised_loss_of_one() -> None:
 
 
 def test_documents_can_be_told_apart_on_text_that_was_not_trained_on() -> None:
-    config = derive(EXAMPLE, initializer="orthogonal", init_scale=1.0)
+    config = derive(EXAMPLE, hidden_size=32, batch_size=32, initializer="orthogonal", init_scale=1.0)
     task = TaskConfig(family=config).build().task(config.sample_dynamic(jax.random.key(0)))
     run = lambda key: train_curve(
         task, optax.adam(1e-2), key, eval_every=400, num_points=2, splits=("test",), num_eval_batches=16
