@@ -2,8 +2,8 @@
 
     taskset -c 0 python benchmarks/embedded_set.py [--steps 2000] [--learning-rate 1e-3] [--json PATH]
 
-Trains each task with Adam and prints seconds, compilation apart, and the normalised training loss at the start and at
-the end (1 is chance, capped at 10).
+Trains each task with Adam and prints seconds, compilation apart, and the normalised training loss at the start and
+at the end (1 is chance, capped at 10).
 """
 
 from __future__ import annotations

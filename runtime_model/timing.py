@@ -24,6 +24,8 @@ import optax
 
 from lopt.config import FrozenConfig
 from runtime_model.step_program import MAX_STEPS, Clock, RefusedError, StepProgram, compile_program
+from task_generator.datasets.placement import DatasetTooLargeError
+from task_generator.datasets.prepared import DatasetNotPreparedError
 from task_generator.task_config import TaskConfig
 
 
@@ -77,7 +79,9 @@ def time_step(
       clock: Seconds, from any origin.
 
     Raises:
-      ValueError: If `repeats` or `num_tasks` is below 1. Nothing else is raised: failures are recorded.
+      ValueError: If `repeats` or `num_tasks` is below 1.
+      DatasetNotPreparedError: If the configuration's data set is not on this machine.
+      DatasetTooLargeError: If it does not fit the device. Every other failure is recorded, not raised.
     """
     if repeats < 1 or num_tasks < 1:
         raise ValueError(f"`repeats` and `num_tasks` must be at least 1, got {repeats=} and {num_tasks=}.")
@@ -91,6 +95,8 @@ def time_step(
         _measure(program, record, num_steps, max_seconds_per_step, target_seconds, clock)
     except RefusedError as refused:
         record["reason"] = str(refused)
+    except (DatasetNotPreparedError, DatasetTooLargeError):
+        raise  # says nothing about the configuration: the data can be prepared, and then it runs
     except Exception as error:  # a failing configuration is a measurement, whatever it fails with
         record |= {"reason": _first_line(error), "seconds_per_step": None}
     device = jax.devices()[0]

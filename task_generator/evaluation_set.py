@@ -21,8 +21,8 @@ SET_NOTES: dict[str, str] = {
     "embedded24": "A small task of every family, on data that need no download.",
     "velodrome83": "VeLO's main set: 84 candidates for the paper's 83. No published source says which one is "
     "not meant.",
-    "velodrome109": "VeLO's whole set: 110 candidates for the paper's 109, with mixers, ES gradients and optimizers "
-    "trained. Again one too many.",
+    "velodrome109": "VeLO's whole set: 110 candidates for the paper's 109, with mixers, ES gradients and trained "
+    "optimizers. Again one too many.",
     "fast67": "The 67 tasks that VeLO was continuously evaluated on, as published.",
 }
 

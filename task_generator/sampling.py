@@ -148,19 +148,20 @@ class TaskDistribution(FrozenConfig):
             return False  # unknown, repeated or reordered
         return (
             all(prior.contains(getattr(config.family, field)) for field, prior in self.prior(family).items())
-            and self._without_fixed(config.family).overrides_could_be_sampled()
+            and self._without_own_fields(config.family).overrides_could_be_sampled()
             and all(augmentation.could_sample() for augmentation in drawn)
         )
 
-    def _without_fixed(self, family: FamilyConfig) -> FamilyConfig:
-        """Returns the configuration with the fields that the distribution fixes back at their defaults."""
-        fields = type(family).model_fields
-        defaults = {
-            name: fields[name].default
-            for name, _ in self.fixed
-            if name in fields and not fields[name].is_required()
-        }
-        return derive(family, **defaults)
+    def _without_own_fields(self, family: FamilyConfig) -> FamilyConfig:
+        """Returns the configuration with those fields at their defaults that the family's usual prior doesn't draw.
+
+        The distribution draws or fixes them; what the family makes of such values is not the question then.
+        """
+        fields, usual = type(family).model_fields, type(family).prior()
+        own = [
+            name for name in self.prior(family.family) if name not in usual and not fields[name].is_required()
+        ]
+        return derive(family, **{name: fields[name].default for name in own})
 
 
 def sample_task_config(

@@ -75,6 +75,11 @@ class ConvConfig(LayerWidthsConfig, PlainClassifierConfig):
         return tuple(2 if i < self.num_stride_2_layers else 1 for i in range(self.num_layers))
 
     @classmethod
+    def named_priors(cls) -> dict[str, dict[str, Distribution]]:
+        """Returns LHOPT's prior, by that name."""
+        return {"lhopt": LHOPT_PRIOR}
+
+    @classmethod
     def example(cls) -> Self:
         """Returns two convolutions of 8 channels on digits."""
         return cls(

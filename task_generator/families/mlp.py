@@ -66,6 +66,11 @@ class MlpConfig(PlainClassifierConfig):
         }
 
     @classmethod
+    def named_priors(cls) -> dict[str, dict[str, Distribution]]:
+        """Returns LHOPT's prior, by that name."""
+        return {"lhopt": LHOPT_PRIOR}
+
+    @classmethod
     def example(cls) -> Self:
         """Returns two layers of 32 units on digits."""
         return cls(hidden_size=32, num_layers=2, image_size=8, batch_size=64, dataset="digits")

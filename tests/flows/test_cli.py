@@ -87,8 +87,8 @@ def test_options_are_called_as_on_the_command_line() -> None:
     assert message(error).startswith("--workers: ")
     error = caught(lambda: EvaluateParameters(evaluation_sets=("heldout",)))
     assert message(error) == (
-        "--evaluation-set: unknown evaluation set 'heldout'; known: 'heldout_demo', 'indistribution_demo'. "
-        "Did you mean 'heldout_demo'?"
+        "--evaluation-set: unknown evaluation set 'heldout'; known: 'embedded24', 'fast67', 'heldout_demo', "
+        "'indistribution_demo', 'velodrome109', 'velodrome83'. Did you mean 'heldout_demo'?"
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from lopt.config import FrozenConfig
 from lopt.types import Task, TaskState
 from runtime_model.timing import StepTiming, time_step
+from task_generator.datasets.prepared import DatasetNotPreparedError, use_reader
 from task_generator.task_config import TaskConfig, parse_task_config
 
 
@@ -117,6 +118,22 @@ def test_seconds_are_per_step_and_task() -> None:
     assert timing.compile_seconds == pytest.approx(0.8)
 
 
+class NothingPrepared:
+    """A reader without data sets."""
+
+    def read_images(self, name: str, image_size: int) -> None:
+        return None
+
+    def read_tokens(self, name: str) -> None:
+        return None
+
+    def count(self, name: str) -> None:
+        return None
+
+    def cached(self, name: str, key: str, make: Any) -> Any:
+        return make()
+
+
 def test_a_failing_loss_is_recorded_invalid_with_the_first_line_of_the_reason() -> None:
     timing = time_step(_bowl(fails=True))
     assert not timing.valid
@@ -137,6 +154,13 @@ def test_a_program_that_needs_too_much_memory_is_refused_before_it_runs() -> Non
     assert not timing.valid
     assert timing.reason.startswith("too large: needs ")
     assert timing.seconds_per_step is None
+
+
+def test_absent_data_are_no_measurement() -> None:
+    family = {"family": "mlp", "hidden_size": 8, "num_layers": 1, "image_size": 4, "batch_size": 4}
+    config = parse_task_config({"family": {**family, "dataset": "cifar10"}})
+    with use_reader(NothingPrepared()), pytest.raises(DatasetNotPreparedError, match="keirin data prepare"):
+        time_step(config)
 
 
 def test_arguments_are_checked() -> None:
