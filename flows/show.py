@@ -18,17 +18,25 @@ from flows.settings import RuntimeSettings
 
 
 def show_sample(values: dict[str, Any], settings: RuntimeSettings, *, as_json: bool) -> None:
-    """Prints sampled task configurations, as a table or as a JSON list that reads back."""
+    """Prints sampled task configurations, as a table or as a JSON list that reads back; MFLOP is of one step."""
     configs = draw(SampleParameters(**values))
     if as_json:
         print(json.dumps([config.model_dump(mode="json") for config in configs], indent=1))
         return
-    table = Table("#", "task", "fingerprint")
-    table.add_column("parameters", justify="right")
-    table.add_column("MFLOP per step", justify="right")
-    for row in rows(configs):
-        table.add_row(*(str(value) for value in row.values()))
+    table = Table("#", "task")
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("MFLOP", justify="right", no_wrap=True)
+    for row in rows(configs):  # without fingerprints, which leave the task no room
+        table.add_row(
+            str(row["#"]), row["task"], f"{row['parameters']:,}", megaflops(1e6 * row["MFLOP per step"])
+        )
     Console().print(table)
+
+
+def megaflops(flops: float) -> str:
+    """Returns a number of operations in millions, to about three digits: "0.843", "2,203"."""
+    millions = flops / 1e6
+    return f"{millions:,.0f}" if millions >= 100 else f"{millions:.3g}"
 
 
 def show_report(settings: RuntimeSettings, *, open_page: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flows.show import megaflops
 from task_generator.evaluation_set import EVALUATION_SETS, SET_NOTES, EvaluationTask, get_evaluation_set
 
 
@@ -50,7 +51,7 @@ def show_set(name: str, *, as_json: bool) -> None:
             task.name,
             task.config.label,
             f"{cost['num_params']:,.0f}",
-            f"{cost['flops_per_step'] / 1e6:,.3g}",
+            megaflops(cost["flops_per_step"]),
         )
     console.print(table)
 

@@ -62,7 +62,8 @@ def test_sampling_shows_a_table(tmp_path: Path) -> None:
         app, ["sample", "--count", "3", "--home", str(tmp_path)], env={"COLUMNS": "200"}
     )
     assert result.exit_code == 0
-    assert "fingerprint" in result.output
+    assert "parameters" in result.output
+    assert len(re.findall(r"(mlp|conv) \d", result.output)) == 3
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest_one(tmp_path: Path) -> None:
