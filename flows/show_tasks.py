@@ -41,15 +41,13 @@ def show_set(name: str, *, as_json: bool) -> None:
     if note := SET_NOTES.get(name):
         console.print(note, highlight=False)
     table = Table()
-    table.add_column("name", no_wrap=True)
     table.add_column("task")
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("MFLOP", justify="right", no_wrap=True)
     for task in tasks:
         cost = task.config.approximate_cost()
         table.add_row(
-            task.name,
-            task.config.label,
+            f"[bold]{task.name}[/bold]\n{task.config.label}",
             f"{cost['num_params']:,.0f}",
             megaflops(cost["flops_per_step"]),
         )
