@@ -9,6 +9,9 @@ the tensor's root mean square; averages enter on a clipped logarithmic scale.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +19,8 @@ from lopt.features.published import Accumulators
 from lopt.features.stacks import Stack, tensor_mean
 
 NUM_RANKS = 5
+SMALL_TENSOR = 4_096
+"""Elements up to which moments are rounded exactly as the published network rounds them."""
 
 
 def clipped_log(x: jax.Array) -> jax.Array:
@@ -48,30 +53,54 @@ def summarize_tensors(
       names: Which summaries to compute.
     """
     size = jax.lax.rsqrt(jnp.maximum(1e-9, mean_square))
-    flat = lambda x: x.reshape(stack.num_tensors, 1)
-    columns: dict[str, list[jax.Array]] = {}
-    momentum_means = [tensor_mean(stack, m) for m in acc.momenta]
-    if "var_m" in names:
-        variances = [
-            tensor_mean(stack, jnp.square(m - mean))
-            for m, mean in zip(acc.momenta, momentum_means, strict=True)
-        ]
-        columns["var_m"] = [clipped_log(flat(v * size * size)) for v in variances]
-    rms_means = [tensor_mean(stack, v) for v in acc.second_moments]
-    if "mean_rms" in names:
-        columns["mean_rms"] = [clipped_log(flat(mean * size)) for mean in rms_means]
-    if "var_rms" in names:
-        # mean (v − mean m)² = var v + (mean v − mean m)²: one pass over v instead of one per momentum.
-        spread = tensor_mean(stack, jnp.square(acc.second_moments[0] - rms_means[0]))
-        columns["var_rms"] = [
-            clipped_log(flat((spread + jnp.square(rms_means[0] - mean)) * size * size))
-            for mean in momentum_means
-        ]
+    moments = _small_moments if math.prod(stack.shape) <= SMALL_TENSOR else _large_moments
+    columns = {
+        name: [clipped_log(x.reshape(stack.num_tensors, 1)) for x in values]
+        for name, values in moments(stack, acc, size)._asdict().items()
+    }
     tile = lambda v: jnp.broadcast_to(v[None], (stack.num_tensors, v.size))
     shared = {"fraction_left": fraction, "loss_features": loss, "rank": rank_one_hot(stack.shape)}
     blocks = {name: tile(values) for name, values in shared.items()}
     blocks |= {name: jnp.concatenate(values, axis=1) for name, values in columns.items()}
     return jnp.concatenate([blocks[name] for name in sorted(names)], axis=1)
+
+
+class _Moments(NamedTuple):
+    """Moments of the accumulators over each tensor, relative to the tensor's size: [k, 1, …] each."""
+
+    mean_rms: list[jax.Array]
+    var_m: list[jax.Array]
+    var_rms: list[jax.Array]
+
+
+def _small_moments(stack: Stack, acc: Accumulators, size: jax.Array) -> _Moments:
+    """Takes the published network's operations one by one, so that they round as they do there.
+
+    The controller amplifies a last bit ten times, and the path of a tensor of one element may cross its start,
+    where a few last bits are all that its displacement has.
+    """
+    momenta, seconds = [m * size for m in acc.momenta], [v * size for v in acc.second_moments]
+    means = [tensor_mean(stack, m) for m in momenta]
+    around = lambda x, center: tensor_mean(stack, jnp.square(x - center))
+    return _Moments(
+        mean_rms=[tensor_mean(stack, v) for v in seconds],
+        var_m=[around(m, mean) for m, mean in zip(momenta, means, strict=True)],
+        var_rms=[around(seconds[0], mean) for mean in means],
+    )
+
+
+def _large_moments(stack: Stack, acc: Accumulators, size: jax.Array) -> _Moments:
+    """Returns the same but for rounding, without a copy of the momenta: a fifth of an update's time less."""
+    means = [tensor_mean(stack, m) for m in acc.momenta]
+    rms_means = [tensor_mean(stack, v) for v in acc.second_moments]
+    around = lambda x, center: tensor_mean(stack, jnp.square(x - center))
+    # mean (v − mean m)² = var v + (mean v − mean m)²: one pass over v instead of one per momentum.
+    spread = around(acc.second_moments[0], rms_means[0])
+    return _Moments(
+        mean_rms=[mean * size for mean in rms_means],
+        var_m=[around(m, mean) * size * size for m, mean in zip(acc.momenta, means, strict=True)],
+        var_rms=[(spread + jnp.square(rms_means[0] - mean)) * size * size for mean in means],
+    )
 
 
 def summary_sizes(num_momenta: int, num_second_moments: int) -> dict[str, int]:
