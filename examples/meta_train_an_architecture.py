@@ -111,8 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--sigma", type=float, default=0.02, help="standard deviation of the perturbations")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="of Adam on theta")
-    parser.add_argument("--min-horizon", type=int, default=30)
-    parser.add_argument("--max-horizon", type=int, default=300)
+    parser.add_argument("--min-horizon", type=int, default=30, help="updates of the shortest inner runs")
+    parser.add_argument(
+        "--max-horizon", type=int, default=300, help="and of the longest; log-uniform between them"
+    )
     parser.add_argument("--tasks", type=int, default=4, help="dynamic configurations per family")
     parser.add_argument("--pairs", type=int, default=4, help="antithetic pairs per task")
     parser.add_argument("--seed", type=int, default=0)
