@@ -13,7 +13,7 @@ both forms that were compared:
 
 The gradient enters as logarithm and sign. Hidden states start at zero. The sign, the layers and p = 10 are the
 paper's; the scale 0.01 is that of its released code (which has p = 5). Metz et al. 2020 give no sizes of their own.
-It keeps 80 numbers per parameter: that is the price which later architectures avoid.
+It keeps 80 numbers per parameter: that is the price which later architectures avoid, and `state_dtype` halves.
 
 [1] Andrychowicz et al. 2016, "Learning to learn by gradient descent by gradient descent" (arXiv:1606.04474).
 [2] Metz et al. 2020 (arXiv:2009.11243), 4.1.    [3] Metz et al. 2018 (arXiv:1810.10180), App. C: that output.
@@ -31,6 +31,7 @@ from pydantic import Field
 
 from lopt import nn
 from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
+from lopt.elementwise import StateDtype, loaded, stored
 from lopt.features import stacks as st
 from lopt.features.chunks import over_parameters
 from lopt.features.log_and_sign import log_and_sign
@@ -40,14 +41,15 @@ CHUNK_SIZE = 8_192
 """Parameters per piece: the gates of one layer, 80 arrays of this length, fit a CPU core's cache."""
 
 Unit = tuple[jax.Array, jax.Array]
-"""Hidden state and cell of one unit, for every parameter of the tensors of one shape: [k, *shape] float32."""
+"""Hidden state and cell of one unit, for every parameter of the tensors of one shape: [k, *shape]."""
 LayerState = tuple[Unit, ...]
 
 
 class ComponentLstmState(NamedTuple):
-    """The state of one run: for each shape, layer and unit, what the unit carries."""
+    """The state of one run."""
 
-    stacks: tuple[tuple[LayerState, ...], ...]
+    num_updates: jax.Array  # scalar int32
+    stacks: tuple[tuple[LayerState, ...], ...]  # for each shape, layer and unit, what the unit carries
 
 
 class ComponentLstmConfig(ArchitectureConfig):
@@ -63,6 +65,7 @@ class ComponentLstmConfig(ArchitectureConfig):
     """Factor of the output "update"."""
     temperature: float = Field(0.001, gt=0)
     """λ of the output "direction_and_magnitude", for the direction and for the exponent."""
+    state_dtype: StateDtype = "float32"
 
     def build(self) -> ComponentLstm:
         """Returns the optimizer."""
@@ -109,12 +112,13 @@ class ComponentLstm:
 
 def _init(config: ComponentLstmConfig, params: Any) -> ComponentLstmState:
     def layer(stack: st.Stack) -> LayerState:
-        zeros = lambda: jnp.zeros((stack.num_tensors, *stack.shape), jnp.float32)
+        zeros = lambda: jnp.zeros((stack.num_tensors, *stack.shape), config.state_dtype)
         return tuple((zeros(), zeros()) for _ in range(config.hidden_size))
 
     stacks = st.plan_stacks(jax.tree.leaves(params))
     return ComponentLstmState(
-        tuple(tuple(layer(stack) for _ in range(config.num_layers)) for stack in stacks)
+        num_updates=jnp.zeros((), jnp.int32),
+        stacks=tuple(tuple(layer(stack) for _ in range(config.num_layers)) for stack in stacks),
     )
 
 
@@ -126,7 +130,10 @@ def _update(
     stacks = st.plan_stacks(leaves)
 
     def step(nothing: tuple[()], piece: tuple[jax.Array, tuple[LayerState, ...]]) -> tuple[Any, tuple[()]]:
-        return _parameter_step(config, theta, *piece), nothing
+        grad, layers = piece
+        change, new_layers = _parameter_step(config, theta, grad, loaded(layers))
+        # Rounded here, piece by piece: the whole state is never in float32.
+        return (change, stored(new_layers, config.state_dtype, state.num_updates)), nothing
 
     updates, states = [], []
     for stack, grad, layers in zip(
@@ -135,9 +142,8 @@ def _update(
         (change, new_layers), _ = over_parameters(stack, step, (), (grad, layers), chunk_size=CHUNK_SIZE)
         updates.append(change)
         states.append(new_layers)
-    return jax.tree.unflatten(treedef, st.unstack_leaves(stacks, updates, leaves)), ComponentLstmState(
-        tuple(states)
-    )
+    new_state = ComponentLstmState(state.num_updates + 1, tuple(states))
+    return jax.tree.unflatten(treedef, st.unstack_leaves(stacks, updates, leaves)), new_state
 
 
 def _parameter_step(

@@ -41,6 +41,7 @@ from pydantic import Field, field_validator
 
 from lopt import nn
 from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
+from lopt.elementwise import StateDtype, loaded, stored
 from lopt.features import gradient_scales as gs
 from lopt.features import stacks as st
 from lopt.features.chunks import over_parameters
@@ -100,6 +101,8 @@ class HierarchicalGruConfig(ArchitectureConfig):
     seed: int = Field(0, ge=0, lt=2**32)
     """Determines the initial step lengths (and initial states that are not trained): like an initialisation's."""
     initial_steps: tuple[float, float] = (1e-6, 1e-2)
+    state_dtype: StateDtype = "float32"
+    """Of hidden states and averages. Decays and log step lengths, of which the last digits matter, are float32."""
 
     @field_validator("features")
     @classmethod
@@ -223,13 +226,20 @@ def _init(config: HierarchicalGruConfig, theta: Theta, params: Any) -> Hierarchi
 def _init_stack(config: HierarchicalGruConfig, stack: st.Stack, hidden: jax.Array) -> ParameterState:
     shape = (stack.num_tensors, *stack.shape)
     log_step = gs.random_log_steps(stack, config.seed, config.initial_steps)
-    return ParameterState(
+    state = ParameterState(
         hidden=tuple(jnp.broadcast_to(hidden[i], shape) for i in range(config.parameter_size)),
         scales=gs.init_scales(stack, config.num_scales),
         decays={name: jnp.zeros(shape, jnp.float32) for name in config.learned_decays},
         log_step=log_step,
         log_step_average=jnp.array(log_step),
     )
+    return _stored(config, state, jnp.float32(0.0))
+
+
+def _stored(config: HierarchicalGruConfig, state: ParameterState, salt: jax.Array) -> ParameterState:
+    """Returns a float32 state as it is kept between steps."""
+    hidden, scales = stored((state.hidden, state.scales), config.state_dtype, salt)
+    return state._replace(hidden=hidden, scales=scales)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -248,7 +258,12 @@ def _update(
     def step(
         piece_bias: jax.Array, arrays: tuple[jax.Array, ParameterState]
     ) -> tuple[ParameterOutput, TensorSums]:
-        return parameter_step(theta, config.features, is_first, mean_log_step, piece_bias, *arrays)
+        piece_grad, kept = arrays
+        output, total = parameter_step(
+            theta, config.features, is_first, mean_log_step, piece_bias, piece_grad, loaded(kept)
+        )
+        # Rounded here, piece by piece: the whole state is never in float32.
+        return output._replace(state=_stored(config, output.state, state.num_updates)), total
 
     outputs, sums = [], []
     for stack, grad, parameters in zip(stacks, grad_stacks, state.stacks, strict=True):

@@ -122,7 +122,7 @@ def test_sizes_are_the_papers() -> None:
         .transform(ComponentLstmConfig().build().init_theta(KEY), num_steps=3)
         .init(jnp.ones((4, 5)))
     )
-    assert sum(x.size for x in jax.tree.leaves(state)) == 80 * 20
+    assert sum(x.size for x in jax.tree.leaves(state.stacks)) == 80 * 20
     with pytest.raises(ValidationError, match="direction_and_magnitude"):
         ComponentLstmConfig(output="magnitude")  # type: ignore[arg-type]
 
