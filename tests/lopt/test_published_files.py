@@ -129,10 +129,10 @@ def test_a_file_of_another_architecture_says_of_which(tmp_path: Path, held: Any,
 def test_sizes_out_of_range_are_named(adafactor: Path) -> None:
     tree = tree_of(adafactor)
     network = tree["params"]["nn"]["~"]
-    network |= {"w0": np.zeros((39, 17), np.float32), "b0": np.zeros(17, np.float32)}
-    network["w1"] = np.zeros((17, 17), np.float32)
+    network |= {"w0": np.zeros((39, 1025), np.float32), "b0": np.zeros(1025, np.float32)}
+    network["w1"] = np.zeros((1025, 1025), np.float32)
     rewrite(adafactor, tree)
-    assert "`hidden_size` would be 17: Input should be less than or equal to 16" in message(
+    assert "`hidden_size` would be 1025: Input should be less than or equal to 1024" in message(
         adafactor, "adafactor_mlp"
     )
 
