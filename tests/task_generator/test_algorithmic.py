@@ -111,6 +111,7 @@ def test_a_tagger_reads_nothing_of_what_is_still_to_come() -> None:
     np.testing.assert_array_equal(reads, np.tri(config.num_positions, dtype=bool))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "length"), [("addition", 6), ("parity", 3)])
 def test_a_recurrent_network_learns_it(problem: Problem, length: int) -> None:
     config = derive(

@@ -122,6 +122,7 @@ def test_any_two_compose_in_either_order(first: str, has_state: bool) -> None:
         assert grads == state.params
 
 
+@pytest.mark.slow
 def test_normalising_last_shows_the_direction_of_what_any_other_shows() -> None:
     for name in AUGMENTATIONS:
         if name == "low_precision":  # a norm of one in eight bits
@@ -136,6 +137,7 @@ def test_normalising_last_shows_the_direction_of_what_any_other_shows() -> None:
         np.testing.assert_allclose(_flat(direction), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_all_together_train_a_network_vectorised_over_dynamic_configurations(reverse: bool) -> None:
     names = list(AUGMENTATIONS)[:: -1 if reverse else 1]

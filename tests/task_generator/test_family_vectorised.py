@@ -14,6 +14,7 @@ from task_generator import TaskConfig
 from task_generator.augmentations import ReparametrizeConfig
 from task_generator.families import FAMILIES
 from task_generator.families.base import NORMALIZED_CAP
+from task_generator.known_distributions import LARGE, SMALL
 
 SCALED = ReparametrizeConfig(level="tensor", low=0.1, high=10.0)
 AUGMENTED = [TaskConfig(family=family.example(), augmentations=(SCALED,)) for family in FAMILIES.values()]
@@ -50,7 +51,14 @@ def _at(axes: Any, stacked: Any, index: int) -> Any:
 
 
 # An augmented family contains the family itself, and compiling is what takes the time.
-@pytest.mark.parametrize("config", AUGMENTED, ids=lambda c: c.label)
+# VeLO's families each time, the others with the slow tests: every one is two programs to compile.
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(c, marks=[pytest.mark.slow] * (c.family.family not in SMALL + LARGE), id=c.label)
+        for c in AUGMENTED
+    ],
+)
 def test_vmap_over_dynamic_equals_a_loop_and_all_is_finite(config: TaskConfig) -> None:
     family = config.build()
     keys = jax.random.split(jax.random.key(0), 2)

@@ -64,7 +64,9 @@ def test_the_loss_of_learnable_sgd_is_that_of_a_loop_written_out() -> None:
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in WITH_A_NETWORK)) for kind in KINDS]
+)
 def test_the_gradient_is_that_of_finite_differences(kind: str) -> None:
     config = _config(kind, outer_batch_size=1)
     task = _task(config)
