@@ -19,7 +19,7 @@ from flows.reporting import headline, learning_curves_png, speedup_cdf_png, task
 from flows.session import Session, current_session
 from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
 
-VERSION = 1
+VERSION = 2
 
 
 def run_evaluation(parameters: EvaluateParameters, session: Session) -> EvaluationSummary:

@@ -15,6 +15,7 @@ from curriculum.evaluation import (
     summarize,
     summarize_task,
 )
+from curriculum.phases import PHASES
 from flows.evaluation_curves import LEARNED
 from flows.reporting import (
     EvaluationReport,
@@ -26,7 +27,7 @@ from flows.reporting import (
 )
 from lopt.baselines import BASELINES
 from task_generator.evaluation_set import EvaluationTask
-from task_generator.known_distributions import DISTRIBUTIONS
+from task_generator.known_distributions import get_distribution
 
 Batches = dict[tuple[str, str], CurveBatch]
 SPLIT = "train"
@@ -35,7 +36,8 @@ _LEARNED_NAMES = (CANDIDATE, INITIALISATION)
 
 def is_held_out(task: EvaluationTask) -> bool:
     """Whether no task distribution that phases use could have drawn the task."""
-    return not any(distribution.could_sample(task.config) for distribution in DISTRIBUTIONS.values())
+    used = {phase.distribution for phase in PHASES.values()}
+    return not any(get_distribution(name).could_sample(task.config) for name in used)
 
 
 def build_summary(
