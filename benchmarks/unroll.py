@@ -3,8 +3,8 @@
     python benchmarks/unroll.py [--families mlp,rnn_lm] [--seconds-per-step 1e-4] [--json PATH]
 
 Takes each family's median configuration, by counted operations, among draws of its prior on embedded data that
-this machine can compute within `--seconds-per-step` (operations over the measured rate of a matrix product; if none
-fits, the smallest). Prints inner steps per second with Adam inside the compiled unroll, against the same step
+this machine can train within `--seconds-per-step` (at the rate of operations of a small network; if none fits, the
+smallest). Prints inner steps per second with Adam inside the compiled unroll, against the same step
 dispatched one by one from Python; the seconds from a configuration to its first step; and those with a persistent
 cache. Last, what a choice of activation and initialiser per task costs against one per work unit (C.1).
 """
@@ -40,13 +40,10 @@ NUM_DRAWS = 200
 TARGET_SECONDS = 0.4
 
 
-def operations_per_second(side: int = 256) -> float:
-    """Returns the rate of a matrix product on this machine."""
-    matrix = jnp.ones((side, side))
-    product = jax.jit(lambda x: x @ x)
-    jax.block_until_ready(product(matrix))
-    seconds = _median_seconds(lambda: product(matrix), 50)
-    return 2 * side**3 / seconds
+def operations_per_second() -> float:
+    """Returns the rate at which this machine trains a small network: counted operations per second of an unroll."""
+    config = TaskConfig(family=FAMILIES["mlp"].example())
+    return config.approximate_cost()["flops_per_step"] * measure(config)["steps_per_second"]
 
 
 def median_configuration(family: str, max_operations: float) -> TaskConfig:
