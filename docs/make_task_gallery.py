@@ -1,6 +1,6 @@
 """Writes docs/tasks.md and its pictures: every task family, by what it really is.
 
-    make gallery          (or: python docs/make_task_gallery.py [--families mlp,conv] [--steps 1000])
+    make gallery          (or: python docs/make_task_gallery.py [--families mlp,conv] [--steps 500])
 
 One row per family: a sample of the training data as the task draws it (where there are no data, a slice of the loss
 surface), the configuration as JSON, and the learning curve of Adam, at the best of three rates.
@@ -41,7 +41,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--families", default=",".join(FAMILIES), help="names, separated by commas")
-    parser.add_argument("--steps", type=int, default=1000, help="of Adam")
+    parser.add_argument("--steps", type=int, default=500, help="of Adam")
     options = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)
     names = options.families.split(",")
@@ -72,13 +72,13 @@ def draw(config: TaskConfig, path: Path, num_steps: int) -> float:
 def draw_sample(axes: Axes, task: Task) -> None:
     """Draws what the task trains on."""
     batch = task.batch(jax.random.key(0))
+    read = getattr(batch, "tokens", getattr(batch, "inputs", None))
     if hasattr(batch, "images"):
         draw_images(axes, np.asarray(batch.images), np.asarray(getattr(batch, "labels", np.zeros(0, int))))
-    elif hasattr(batch, "tokens") or getattr(getattr(batch, "inputs", None), "ndim", 0) == 2:
-        tokens = batch.tokens if hasattr(batch, "tokens") else batch.inputs
-        draw_text(axes, np.asarray(tokens), np.asarray(getattr(batch, "labels", np.zeros(0, int))))
-    elif hasattr(batch, "inputs"):
-        draw_bits(axes, np.asarray(batch.inputs), np.asarray(batch.targets))
+    elif read is not None and jnp.issubdtype(read.dtype, jnp.integer):
+        draw_text(axes, np.asarray(read), np.asarray(getattr(batch, "labels", np.zeros(0, int))))
+    elif read is not None and read.ndim == 3:
+        draw_bits(axes, np.asarray(read), np.asarray(batch.targets))
     else:
         draw_surface(axes, task)
 
