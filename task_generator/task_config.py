@@ -68,8 +68,9 @@ class TaskConfig(FrozenConfig):
         return " · ".join(part for part in parts if part)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns the family's `num_params` and `flops_per_step`."""
-        return self.family.approximate_cost()
+        """Returns `num_params` and `flops_per_step`: the family's, as the augmentations change them."""
+        augmentations: tuple[AugmentationConfig, ...] = self.augmentations
+        return functools.reduce(lambda cost, each: each.cost(cost), augmentations, self.family.approximate_cost())
 
 
 @functools.lru_cache(maxsize=64)

@@ -45,6 +45,10 @@ class ESGradientsConfig(WrappingConfig):
             "num_pairs": Categorical(values=(1, 2, 4, 8, 16)),
         }
 
+    def cost(self, cost: dict[str, float]) -> dict[str, float]:
+        """Returns the cost of two losses per pair and one to show; a gradient costs as much as three losses."""
+        return {**cost, "flops_per_step": cost["flops_per_step"] * (2 * self.num_pairs + 1) / 3}
+
     def wrap(self, task: Task) -> Task:
         """Returns the task with estimated gradients."""
         return ESGradientsTask(self, task)

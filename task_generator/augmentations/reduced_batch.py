@@ -36,6 +36,10 @@ class ReducedBatchConfig(WrappingConfig):
             return None
         return "its batches are not made of examples that could be left out. Leave out 'reduced_batch'."
 
+    def cost(self, cost: dict[str, float]) -> dict[str, float]:
+        """Returns the cost of the examples that are kept."""
+        return {**cost, "flops_per_step": cost["flops_per_step"] * self.fraction}
+
     def wrap(self, task: Task) -> Task:
         """Returns the task on smaller batches."""
         return ReducedBatchTask(self, task)

@@ -1,12 +1,12 @@
 """What families share whose network is one recurrent layer: the cell, and what of C.2 applies to it.
 
-As in `rnn_lm`, the initialiser and its scale are drawn, the vanilla cell's activation is tanh unless it is set, and
-the other cells have theirs. "irnn" and other activations are for evaluation: no prior draws them.
+The initialiser and its scale are drawn, the vanilla cell's activation is tanh unless it is set, and the other cells
+have theirs. "irnn" and other activations are for evaluation: no prior draws them.
 """
 
 from __future__ import annotations
 
-from typing import Self
+from typing import NamedTuple, Self
 
 import jax
 from pydantic import Field, model_validator
@@ -14,13 +14,20 @@ from pydantic import Field, model_validator
 from task_generator.distributions import Categorical, Distribution, LogUniformInt
 from task_generator.dynamic import NOTHING_DRAWN, ActivationName, NetworkDynamic, sample_network_dynamic
 from task_generator.families.network import NetworkConfig
-from task_generator.families.rnn_lm import VANILLA_ACTIVATION, RnnLmDynamic
 from task_generator.initializers import LeafInit, default_leaf_init
 from task_generator.networks.language import CellName
 
+VANILLA_ACTIVATION = "tanh"
 SAMPLED_CELLS: tuple[CellName, ...] = ("vanilla", "lstm", "gru")
 GATES: dict[CellName, int] = {"vanilla": 1, "irnn": 1, "lstm": 4, "gru": 3}
 OFFSETS: dict[CellName, int] = {"vanilla": 2, "irnn": 2, "lstm": 4, "gru": 3}
+
+
+class RecurrentDynamic(NamedTuple):
+    """One draw of the initialiser and its scale."""
+
+    initializer: jax.Array  # int32 [], index into SAMPLED_INITIALIZERS
+    init_scale: jax.Array  # float32 []
 
 
 class RecurrentConfig(NetworkConfig):
@@ -45,16 +52,16 @@ class RecurrentConfig(NetworkConfig):
             return LeafInit("identity")
         return default_leaf_init(path, shape)
 
-    def sample_dynamic(self, key: jax.Array) -> RnnLmDynamic:
+    def sample_dynamic(self, key: jax.Array) -> RecurrentDynamic:
         """Draws C.2.1's initialiser and scale."""
         drawn = sample_network_dynamic(key)
-        return RnnLmDynamic(drawn.initializer, drawn.init_scale)
+        return RecurrentDynamic(drawn.initializer, drawn.init_scale)
 
-    def dynamic_axes(self) -> RnnLmDynamic:
+    def dynamic_axes(self) -> RecurrentDynamic:
         """Returns None for what selects code, 0 for what is one per task."""
-        return RnnLmDynamic(None, 0)  # type: ignore[arg-type]
+        return RecurrentDynamic(None, 0)  # type: ignore[arg-type]
 
-    def network_dynamic(self, dynamic: RnnLmDynamic) -> NetworkDynamic:
+    def network_dynamic(self, dynamic: RecurrentDynamic) -> NetworkDynamic:
         """Returns the choices that were drawn."""
         return NOTHING_DRAWN._replace(initializer=dynamic.initializer, init_scale=dynamic.init_scale)
 

@@ -13,48 +13,28 @@ with a deviation of 1/√fan_in and embeddings of 1.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
-import jax
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from task_generator.distributions import Categorical, Distribution, LogUniformInt
-from task_generator.dynamic import NOTHING_DRAWN, ActivationName, NetworkDynamic, sample_network_dynamic
+from task_generator.dynamic import ActivationName
 from task_generator.families.base import gradient_cost
 from task_generator.families.language import LanguageConfig, language_prior
-from task_generator.initializers import LeafInit, default_leaf_init
-from task_generator.networks.language import CellName, RnnLm
-
-VANILLA_ACTIVATION = "tanh"
-
-
-class RnnLmDynamic(NamedTuple):
-    """One draw of the initialiser and its scale."""
-
-    initializer: jax.Array  # int32 [], index into SAMPLED_INITIALIZERS
-    init_scale: jax.Array  # float32 []
+from task_generator.families.recurrent import SAMPLED_CELLS, VANILLA_ACTIVATION, RecurrentConfig
+from task_generator.initializers import LeafInit
+from task_generator.networks.language import RnnLm
 
 
-class RnnLmConfig(LanguageConfig):
+class RnnLmConfig(LanguageConfig, RecurrentConfig):
     """Embedding, a recurrent layer of `hidden_size` units, a linear layer."""
 
-    default_only: ClassVar[tuple[str, ...]] = ("activation", "initial_state")
+    default_only: ClassVar[tuple[str, ...]] = ("initial_state",)
 
     family: Literal["rnn_lm"] = "rnn_lm"
-    cell: CellName = Field(description="The recurrent cell.")
-    hidden_size: int = Field(ge=1, le=4096, description="Units of the recurrent layer.")
     embed_size: int = Field(ge=1, le=4096, description="Features per token.")
     initial_state: Literal["learned", "zero"] = Field("learned", description="Where a sequence starts.")
     activation: ActivationName = Field(VANILLA_ACTIVATION, description="Of the vanilla cell.")
-
-    @model_validator(mode="after")
-    def _check_activation_is_used(self) -> Self:
-        if self.cell != "vanilla" and self.activation != VANILLA_ACTIVATION:
-            raise ValueError(
-                f"`activation` is the vanilla cell's, got activation={self.activation!r} with cell={self.cell!r}. "
-                "Leave it out."
-            )
-        return self
 
     @classmethod
     def prior(cls) -> dict[str, Distribution]:
@@ -62,7 +42,7 @@ class RnnLmConfig(LanguageConfig):
         return {
             "hidden_size": LogUniformInt(low=8, high=256),
             "embed_size": LogUniformInt(low=8, high=256),
-            "cell": Categorical(values=("vanilla", "lstm", "gru")),
+            "cell": Categorical(values=SAMPLED_CELLS),
             **language_prior(),
         }
 
@@ -85,34 +65,17 @@ class RnnLmConfig(LanguageConfig):
 
     def leaf_init(self, path: str, shape: tuple[int, ...]) -> LeafInit:
         """Returns how the parameter at `path` starts."""
-        if self.cell == "irnn" and path.endswith("/recurrent"):
-            return LeafInit("identity")
         if path.startswith("embedding") and self.initializer == "truncated_normal":
             return LeafInit("kernel", math.sqrt(shape[0]))
-        return default_leaf_init(path, shape)
-
-    def sample_dynamic(self, key: jax.Array) -> RnnLmDynamic:
-        """Draws C.2.1's initialiser and scale."""
-        drawn = sample_network_dynamic(key)
-        return RnnLmDynamic(drawn.initializer, drawn.init_scale)
-
-    def dynamic_axes(self) -> RnnLmDynamic:
-        """Returns None for what selects code, 0 for what is one per task."""
-        return RnnLmDynamic(None, 0)  # type: ignore[arg-type]
-
-    def network_dynamic(self, dynamic: RnnLmDynamic) -> NetworkDynamic:
-        """Returns the choices that were drawn."""
-        return NOTHING_DRAWN._replace(initializer=dynamic.initializer, init_scale=dynamic.init_scale)
+        return super().leaf_init(path, shape)
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""
         hidden, embed, vocab = self.hidden_size, self.embed_size, self.num_tokens
-        gates = {"vanilla": 1, "irnn": 1, "lstm": 4, "gru": 3}[self.cell]
-        recurrent = gates * hidden * (embed + hidden)
-        offsets = {"vanilla": 2, "irnn": 2, "lstm": 4, "gru": 3}[self.cell] * hidden
         states = {"zero": 0, "learned": 2 if self.cell == "lstm" else 1}[self.initial_state] * hidden
-        num_params = vocab * embed + recurrent + offsets + states + hidden * vocab + vocab
-        return gradient_cost(num_params, self.sequence_length * (recurrent + hidden * vocab), self.batch_size)
+        num_params = vocab * embed + self.recurrent_params(embed) + states + hidden * vocab + vocab
+        products = self.recurrent_products(embed) + hidden * vocab
+        return gradient_cost(num_params, self.sequence_length * products, self.batch_size)
 
     def label(self) -> str:
         """Returns e.g. "rnn_lm gru 32/32 · english_bytes × 16 · batch 16": features per token / units."""

@@ -240,6 +240,25 @@ def test_signed_directions_average_to_the_gradients_direction() -> None:
     np.testing.assert_allclose(np.sum(draws.var(axis=0)), (1 - mean**2) / 2, rtol=0.05)
 
 
+@pytest.mark.parametrize("signed", [False, True], ids=["derivatives", "signs"])
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_directions_that_are_not_drawn_whole_average_like_those_that_are(size: int, signed: bool) -> None:
+    """First to fourth moments, along the gradient and across it, against the definition in NumPy."""
+    gradient, count, draws = 0.5 * np.arange(1.0, size + 1), 4, 40_000
+    whole = np.random.default_rng(0).normal(size=(draws, count, size))
+    whole /= np.linalg.norm(whole, axis=-1, keepdims=True)
+    weights = whole @ gradient
+    expected = np.mean((np.sign(weights) if signed else weights)[..., None] * whole, axis=1)
+
+    def moments(v: np.ndarray) -> np.ndarray:
+        along, squared = v @ gradient, np.sum(v**2, axis=1)
+        pairs = (v[:, :, None] * v[:, None, :]).reshape(draws, -1)
+        return np.column_stack([v, pairs, along**3, squared * along, along**4, along**2 * squared, squared**2])
+
+    drawn = moments(directions(jnp.asarray(gradient, jnp.float32), count, draws, signed=signed))
+    assert_mean(drawn - moments(expected), np.zeros(drawn.shape[1]))
+
+
 def test_one_signed_direction_is_a_unit_vector_in_the_whole_tree_and_new_in_every_step() -> None:
     _, task = toy(SubsampledDirectionsConfig(num_directions=1, ignore_magnitude=True))
     state = task.init(KEY)
@@ -323,3 +342,14 @@ def test_what_the_prior_cannot_draw_is_allowed_and_said_to_be_outside() -> None:
         SubsampledDirectionsConfig(num_directions=2000, ignore_magnitude=True),
     )
     assert [c.could_sample() for c in (*inside, *outside)] == [True] * 2 + [False] * 4
+
+
+def test_the_approximate_cost_knows_more_evaluations_and_smaller_batches() -> None:
+    """A gradient is three losses' worth; of 4 pairs, 8 losses and the one that is shown."""
+    plain = TaskConfig(family=MLP).approximate_cost()
+    cost = lambda *augmentations: TaskConfig(family=MLP, augmentations=augmentations).approximate_cost()
+    pairs, quarter = ESGradientsConfig(std=0.1, num_pairs=4), ReducedBatchConfig(fraction=0.25)
+    assert cost(pairs) == {**plain, "flops_per_step": plain["flops_per_step"] * 3}
+    assert cost(quarter) == {**plain, "flops_per_step": plain["flops_per_step"] / 4}
+    assert cost(pairs, quarter)["flops_per_step"] == pytest.approx(plain["flops_per_step"] * 3 / 4)
+    assert cost(DelayedGradientsConfig(delay=2)) == plain
