@@ -15,6 +15,7 @@ import optax
 import pytest
 from celo2_reference import Celo2Reference
 from golden_runs import assert_follows, leaves, read_arrays, run
+from optimizers import fast_for, perturbed_theta
 
 from lopt.architectures.celo2 import Celo2, Celo2Config
 from lopt.celo2_rule import VECTOR_FEATURES, warmup_cosine
@@ -42,9 +43,11 @@ def theta_of(arrays: dict[str, np.ndarray]) -> Any:
 
 def noisy_theta(learned: Celo2, seed: int = 0) -> Any:
     """Theta with biases, which `init_theta` starts at zero."""
-    theta = learned.init_theta(jax.random.key(seed))
-    keys = iter(jax.random.split(jax.random.key(seed + 1), len(jax.tree.leaves(theta))))
-    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), theta)
+    return perturbed_theta(learned, seed, 0.1)
+
+
+FEW = {name: SHAPES[name] for name in ("bias", "tall", "conv")}
+"""One of each kind, for what needs no others: every shape is compiled for itself."""
 
 
 def normal(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -53,7 +56,7 @@ def normal(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict
 
 def with_zero_rows(grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     out = {name: g.copy() for name, g in grads.items()}
-    for name in ("tall", "wide", "conv"):
+    for name in out.keys() & {"tall", "wide", "conv"}:
         out[name][..., 1, :] = 0.0
         out[name][..., :, 2] = 0.0
     out["bias"][1] = 0.0
@@ -70,9 +73,19 @@ GRADIENTS: dict[str, Callable[[dict[str, np.ndarray], int], dict[str, np.ndarray
 }
 
 
+@cache
+def program(learned: Celo2) -> tuple[Any, Any]:
+    """`init` and `update`, compiled once for all weights, horizons and tests."""
+    optimizer = lambda theta, num_steps: learned.transform(theta, num_steps=num_steps)
+    return (
+        jax.jit(lambda theta, num_steps, params: optimizer(theta, num_steps).init(params)),
+        jax.jit(lambda theta, num_steps, *args: optimizer(theta, num_steps).update(*args)),
+    )
+
+
 def first_update(learned: Celo2, theta: Any, params: Any, grads: Any, *, num_steps: int = 10) -> Any:
-    optimizer = learned.transform(theta, num_steps=num_steps)
-    return optimizer.update(grads, optimizer.init(params), params)[0]
+    init, update = program(learned)
+    return update(theta, num_steps, grads, init(theta, num_steps, params), params)[0]
 
 
 def rms(x: Any) -> float:
@@ -129,30 +142,30 @@ def test_directions_are_those_of_the_reference(variant: Any, kind: str) -> None:
         params = {name: params[name] - 0.01 * np.asarray(updates[name]) for name in SHAPES}
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values())
+@pytest.mark.parametrize("variant", fast_for("normalized", among=list(VARIANTS.values())))
 def test_by_default_a_zero_gradient_makes_no_step(variant: Any) -> None:
     learned = Celo2Config(variant=variant).build()
-    params = normal(SHAPES, np.random.default_rng(1))
-    optimizer = learned.transform(noisy_theta(learned), num_steps=20)
-    state = optimizer.init(params)
+    params, theta = normal(FEW, np.random.default_rng(1)), noisy_theta(learned)
+    init, update = program(learned)
+    state = init(theta, 20, params)
     for _ in range(3):
-        updates, state = optimizer.update(jax.tree.map(np.zeros_like, params), state, params)
+        updates, state = update(theta, 20, jax.tree.map(np.zeros_like, params), state, params)
         assert all(not np.any(u) for u in updates.values())
-    updates, _ = optimizer.update(params, state, params)
+    updates, _ = update(theta, 20, params, state, params)
     assert all(np.all(np.asarray(u) != 0) for u in updates.values())
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values())
+@pytest.mark.parametrize("variant", fast_for("normalized", among=list(VARIANTS.values())))
 def test_by_default_zero_rows_stay_and_the_others_step_as_long_as_ever(variant: Any) -> None:
     learned = Celo2Config(variant=variant, learning_rate=0.5, warmup_fraction=0.0).build()
     rng = np.random.default_rng(2)
-    params = normal(SHAPES, rng)
-    optimizer = learned.transform(noisy_theta(learned), num_steps=10**6)
-    state = optimizer.init(params)
+    params, theta = normal(FEW, rng), noisy_theta(learned)
+    init, update = program(learned)
+    state = init(theta, 10**6, params)
     for _ in range(3):
-        grads = with_zero_rows(normal(SHAPES, rng))
-        updates, state = optimizer.update(grads, state, params)
-        for name in ("tall", "wide", "conv"):
+        grads = with_zero_rows(normal(FEW, rng))
+        updates, state = update(theta, 10**6, grads, state, params)
+        for name in ("tall", "conv"):
             np.testing.assert_array_equal(np.asarray(updates[name]) == 0, grads[name] == 0)
             steps = np.where(grads[name] == 0, np.nan, np.asarray(updates[name], np.float64))
             lengths = np.sqrt(np.nanmean(np.square(steps), axis=(-2, -1)))
@@ -170,10 +183,10 @@ def test_the_learning_rate_rises_linearly_and_falls_along_a_cosine() -> None:
     config = Celo2Config(learning_rate=0.02, warmup_fraction=0.2, final_fraction=0.1)
     learned = config.build()
     params = {"w": jnp.linspace(-1.0, 2.0, 12).reshape(4, 3)}
-    optimizer = learned.transform(noisy_theta(learned), num_steps=20)
-    state, lengths = optimizer.init(params), []
+    theta, (init, update) = noisy_theta(learned), program(learned)
+    state, lengths = init(theta, 20, params), []
     for _ in range(22):
-        updates, state = optimizer.update({"w": params["w"] - 0.3}, state, params)
+        updates, state = update(theta, 20, {"w": params["w"] - 0.3}, state, params)
         lengths.append(rms(updates["w"]))
     half_cosine = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min((t - 4) / 16, 1.0))) for t in range(4, 22)]
     expected = 0.02 * np.asarray([0.25, 0.5, 0.75, 1.0, *half_cosine])
@@ -192,13 +205,13 @@ def test_no_step_of_a_run_has_learning_rate_zero(num_steps: int) -> None:
 
 
 def test_the_update_is_minus_the_learning_rate_times_the_direction() -> None:
-    params = normal(SHAPES, np.random.default_rng(3))
-    grads = normal(SHAPES, np.random.default_rng(4))
+    params = normal(FEW, np.random.default_rng(3))
+    grads = normal(FEW, np.random.default_rng(4))
     config = Celo2Config(learning_rate=0.25, warmup_fraction=0.0, weight_decay=0.5)
     theta = noisy_theta(config.build())
     update = first_update(config.build(), theta, params, grads)
     plain = first_update(Celo2Config(output="direction").build(), theta, params, grads)
-    for name in SHAPES:
+    for name in FEW:
         np.testing.assert_allclose(
             update[name], -0.25 * (plain[name] + 0.5 * params[name]), rtol=1e-5, atol=1e-7
         )
@@ -231,10 +244,10 @@ ENDS = {"Embed_0/embedding", "lm_head/kernel"}
     ("changes", "expected"),
     [
         ({}, VECTORS | ENDS),
-        ({"adam_paths": None}, VECTORS),
-        ({"adam_below_rank": 0}, ENDS),
+        pytest.param({"adam_paths": None}, VECTORS, marks=pytest.mark.slow),
+        pytest.param({"adam_below_rank": 0}, ENDS, marks=pytest.mark.slow),
         ({"adam_below_rank": 0, "adam_paths": r"k.*/kernel$"}, {"block/attention_head/kernel"}),
-        ({"adam_below_rank": 0, "adam_paths": None}, set()),
+        pytest.param({"adam_below_rank": 0, "adam_paths": None}, set(), marks=pytest.mark.slow),
     ],
 )
 def test_adam_trains_vectors_and_the_ends_of_a_model(changes: dict[str, Any], expected: set[str]) -> None:
@@ -246,7 +259,7 @@ def test_the_normalized_variant_trains_everything_with_the_network() -> None:
     assert trained_by_adam(Celo2Config().build()) <= {"block/scale"}
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values())
+@pytest.mark.parametrize("variant", fast_for("normalized", among=list(VARIANTS.values())))
 def test_a_user_may_say_which_leaves_adam_trains(variant: Any) -> None:
     marks = {
         "Embed_0": False,
@@ -296,7 +309,9 @@ def test_released_pairs_with_the_released_adam() -> None:
         np.testing.assert_allclose(updates["layer"]["b"], 20 * momentum / np.sqrt(second + 1e-8), rtol=1e-5)
 
 
-@pytest.mark.parametrize("left_out", ["param", "momentum", "row", "factored_momentum"])
+@pytest.mark.parametrize(
+    "left_out", fast_for("row", among=["param", "momentum", "row", "factored_momentum"])
+)
 def test_leaving_a_feature_out_is_giving_it_weight_zero(left_out: str) -> None:
     full = Celo2Config()
     sizes = {"param": (2, 3), "momentum": (3, 6), "row": (15, 18), "factored_momentum": (27, 30)}
@@ -304,13 +319,13 @@ def test_leaving_a_feature_out_is_giving_it_weight_zero(left_out: str) -> None:
     theta = noisy_theta(full.build())
     without = Celo2Config(features=tuple(name for name in full.features if name != left_out))
     w0 = theta["network"]["w0"]
-    params = normal(SHAPES, np.random.default_rng(5))
-    grads = normal(SHAPES, np.random.default_rng(6))
+    params = normal(FEW, np.random.default_rng(5))
+    grads = normal(FEW, np.random.default_rng(6))
     zeroed = {"network": {**theta["network"], "w0": w0.at[rows].set(0.0)}}
     shorter = {"network": {**theta["network"], "w0": jnp.delete(w0, rows, axis=0)}}
     expected = first_update(full.build(), zeroed, params, grads)
     update = first_update(without.build(), shorter, params, grads)
-    for name in SHAPES:
+    for name in FEW:
         np.testing.assert_allclose(update[name], expected[name], rtol=1e-4, atol=1e-8)
 
 
@@ -331,10 +346,10 @@ def test_vectors_do_not_see_the_features_of_rows_and_columns() -> None:
     learned = Celo2Config().build()
     theta = noisy_theta(learned)
     changed = {"network": {**theta["network"], "w0": theta["network"]["w0"].at[15:].add(1.0)}}
-    params = normal(SHAPES, np.random.default_rng(8))
-    grads = normal(SHAPES, np.random.default_rng(9))
+    params = normal(FEW, np.random.default_rng(8))
+    grads = normal(FEW, np.random.default_rng(9))
     before, after = (first_update(learned, t, params, grads) for t in (theta, changed))
-    for name, shape in SHAPES.items():
+    for name, shape in FEW.items():
         assert np.array_equal(before[name], after[name]) == (len(shape) < 2), name
 
 
@@ -350,9 +365,9 @@ def test_the_sign_of_the_gradient_is_the_sign_of_the_direction_where_the_network
     np.testing.assert_allclose(direction, grads["w"] / np.sqrt(12.5), rtol=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values())
+@pytest.mark.parametrize("variant", fast_for("normalized", among=list(VARIANTS.values())))
 def test_bfloat16_state_is_smaller_and_close(variant: Any) -> None:
-    params = normal(SHAPES, np.random.default_rng(10))
+    params = normal(FEW, np.random.default_rng(10))
     sizes, paths = {}, {}
     for dtype in ("float32", "bfloat16"):
         learned = Celo2Config(variant=variant, state_dtype=dtype).build()
@@ -360,8 +375,8 @@ def test_bfloat16_state_is_smaller_and_close(variant: Any) -> None:
         state, rng, total = optimizer.init(params), np.random.default_rng(11), 0.0
         update = jax.jit(optimizer.update)
         for _ in range(8):
-            updates, state = update(normal(SHAPES, rng), state, params)
-            total = total + np.asarray(updates["wide"], np.float64)
+            updates, state = update(normal(FEW, rng), state, params)
+            total = total + np.asarray(updates["conv"], np.float64)
         sizes[dtype] = sum(x.nbytes for x in jax.tree.leaves(state))
         paths[dtype] = total
     assert sizes["bfloat16"] < 0.7 * sizes["float32"]

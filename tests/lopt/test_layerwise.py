@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from optimizers import PARAMS, assert_close, assert_equal, moved, perturbed_theta, small
+from optimizers import PARAMS, assert_close, assert_equal, fast_for, moved, perturbed_theta, small
 
 from lopt.binding import bind, bound_states
 from lopt.gradient_location import gradient_params
@@ -72,7 +72,7 @@ def run(opt: Any, params: Any, steps: int) -> tuple[Any, Any]:
     return params, state
 
 
-@pytest.mark.parametrize("name", ["adafactor_mlp", "pacer", "velo"])
+@pytest.mark.parametrize("name", fast_for("pacer", among=["adafactor_mlp", "pacer", "velo"]))
 def test_every_layer_has_its_own_copy_of_the_optimizer(name: str) -> None:
     learned = small(name)
     theta = perturbed_theta(learned)

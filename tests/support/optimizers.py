@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from lopt.architectures import ARCHITECTURES
 from lopt.types import LearnedOptimizer
@@ -29,18 +31,37 @@ PARAMS = {
 """Two matrices of one shape, a vector, a scalar and an empty tensor."""
 
 
+def fast_for(*fast: str, among: list[str] = NAMES) -> list[Any]:
+    """Returns the names as parameters, all but `fast` as slow tests.
+
+    For what wrappers owe every architecture and fail to give any, if at all: two show it in every run.
+    """
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in among]
+
+
 def small(name: str, **changes: Any) -> LearnedOptimizer:
     """Returns the architecture at a size that compiles in a second."""
     return ARCHITECTURES[name](**{**SMALL.get(name, {}), **changes}).build()
 
 
+def initial_theta(learned: Any) -> Any:
+    """Returns the initial weights of a registered optimizer.
+
+    Drawn once per process: every shape of a random draw is compiled for itself.
+    """
+    return _initial_theta(learned.config)
+
+
+@functools.cache
+def _initial_theta(config: Any) -> Any:
+    return config.build().init_theta(jax.random.key(0))
+
+
 def perturbed_theta(learned: LearnedOptimizer, seed: int = 0, size: float = 0.05) -> Any:
     """Returns initial weights with noise, so that no layer is zero."""
-    leaves, treedef = jax.tree.flatten(learned.init_theta(jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return treedef.unflatten(
-        [x + size * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    )
+    rng = np.random.default_rng(seed)
+    noisy = lambda x: jnp.asarray(x + size * rng.standard_normal(x.shape).astype(np.float32))
+    return jax.tree.map(noisy, jax.tree.map(np.asarray, initial_theta(learned)))
 
 
 def objective(params: Any) -> jax.Array:
