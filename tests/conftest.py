@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before JAX is imported: tests run on the CPU, and share no compilation cache with the user's projects.
+# Before JAX is imported: tests run on the CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -19,6 +19,18 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # its log belongs to
 import prefect.main  # noqa: F401, I001
 import jax
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps what takes long to compile in pytest's own cache: two thirds of the suite's time is compilation.
+
+    pytest-xdist's processes share it, and a second run finds all of it. It is not set in the environment: processes
+    that tests start have the caches that they would have for a user.
+    """
+    if config.cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -70,6 +70,7 @@ def test_every_optimizer_trains_the_cnn(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert_picture(tmp_path / "curves.png")
 
 
+@pytest.mark.slow
 def test_weights_of_ones_own_are_compared_with_tuned_adam(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pacer_file: Path
 ) -> None:

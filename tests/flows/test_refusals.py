@@ -272,6 +272,7 @@ def test_a_read_only_home(
     assert answer.error.startswith(f"cannot prepare the workspace: `{tmp_path / 'home'}` is not accessible")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_mid_phase(
     keirin: Keirin, workspace: Workspace, tiny: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

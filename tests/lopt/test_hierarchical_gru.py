@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from hierarchical_gru_reference import Reference
+from optimizers import fast_for
 from pydantic import ValidationError
 
 from lopt.architectures import hierarchical_gru
@@ -177,7 +178,9 @@ def test_averaging_noise_makes_the_longer_time_scales_smaller() -> None:
     assert means[0] - means[3] > 1.0
 
 
-@pytest.mark.parametrize("name", sorted(CONFIG.features))
+@pytest.mark.parametrize(
+    "name", fast_for("attention", "relative_step", among=sorted(CONFIG.features))
+)
 def test_every_feature_can_be_left_out_and_then_costs_nothing(name: str) -> None:
     config = without(name)
     theta = config.build().init_theta(KEY)
@@ -201,7 +204,9 @@ def test_every_feature_can_be_left_out_and_then_costs_nothing(name: str) -> None
     assert size_of(full) - size_of(state) == less_state.get(name, 0) * num_params
 
 
-@pytest.mark.parametrize("name", sorted(set(FEATURES) - set(CONFIG.features)))
+@pytest.mark.parametrize(
+    "name", fast_for("gradient_shortcut", among=sorted(set(FEATURES) - set(CONFIG.features)))
+)
 def test_the_releases_further_features_change_the_update(name: str) -> None:
     config = derive(CONFIG, features=(*CONFIG.features, name))
     updates, _ = run(config, config.build().init_theta(KEY), gradients(2))
@@ -268,6 +273,7 @@ def test_initial_steps_are_random_within_their_range_and_reproducible() -> None:
     assert vector.shape == (1, 7)
 
 
+@pytest.mark.slow
 def test_large_tensors_in_pieces_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     params = {"w": jnp.zeros((96, 128)), "u": jnp.ones((96, 128)), "b": jnp.ones((30,))}
     theta = lively_theta()

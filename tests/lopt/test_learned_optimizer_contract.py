@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from optimizers import assert_close, assert_equal, initial_theta, perturbed_theta, small
@@ -127,7 +126,7 @@ def test_stays_finite_whatever_the_gradients(learned: LearnedOptimizer) -> None:
     for size in (0.0, 1e-20, 1e5, 1e20):
         params, state = PARAMS, init(theta, 6, PARAMS)
         for i in range(6):
-            grads = jax.tree.map(lambda p, i=i: (p - 0.1 * i) * size, PARAMS)
+            grads = jax.tree.map(lambda p, i=i, size=size: (p - 0.1 * i) * size, PARAMS)
             updates, state = update(theta, 6, grads, state, params, size)
             params = optax.apply_updates(params, updates)
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params)), size
@@ -146,8 +145,7 @@ def test_unknown_extra_arguments_are_ignored(learned: LearnedOptimizer) -> None:
 def test_missing_loss_names_the_fix_where_the_loss_is_read(learned: LearnedOptimizer) -> None:
     theta = perturbed_theta(learned, 4)
     opt = learned.transform(theta, num_steps=5)
-    init, update = program(learned)
-    state = init(theta, 5, LIGHT)
+    state = opt.init(LIGHT)
     if learned.reads_loss:
         with pytest.raises(ValueError, match="value=loss"):
             opt.update(ones(LIGHT), state, LIGHT)

@@ -206,6 +206,7 @@ def test_every_part_of_theta_matters_by_the_second_step() -> None:
         assert change > 1e-8, f"{jax.tree_util.keystr(path)} {leaf.shape} changes nothing"
 
 
+@pytest.mark.slow
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor in several pieces, several tensors per piece, and all at once: the same numbers and messages."""
     params = {
@@ -221,6 +222,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_order_and_names_of_tensors_do_not_matter() -> None:
     a, b, c = (0.1 * jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(3, 4), (5,), (3, 4)]))
     learned, theta = SMALL.build(), random_theta(SMALL)
@@ -288,6 +290,7 @@ def test_stays_finite_while_the_clip_follows_large_gradients(size: float) -> Non
     assert float(jnp.max(jnp.abs(carry[0]["w"]))) < 100.0
 
 
+@pytest.mark.slow
 def test_meta_gradients_are_finite_where_a_bias_starts_at_zero() -> None:
     params = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "b": jnp.zeros(2)}
     learned = SMALL.build()
@@ -310,6 +313,7 @@ def test_meta_gradients_are_finite_where_a_bias_starts_at_zero() -> None:
     np.testing.assert_allclose(slopes["network"]["b2"][0], secant, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_half_precision_state_is_half_as_large_and_takes_nearly_the_same_steps() -> None:
     params = {"w": 0.1 * jax.random.normal(jax.random.key(0), (16, 16))}
     theta = random_theta(SMALL)

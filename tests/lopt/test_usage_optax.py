@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from optimizers import NAMES, assert_close, assert_equal, fast_for, initial_theta, moved, perturbed_theta, small
+from optimizers import (
+    NAMES,
+    assert_close,
+    assert_equal,
+    fast_for,
+    initial_theta,
+    moved,
+    perturbed_theta,
+    small,
+)
 
 from lopt.types import LearnedOptimizer
 

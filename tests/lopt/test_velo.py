@@ -127,6 +127,7 @@ def test_the_dead_layer_has_no_effect_and_is_only_in_released_theta() -> None:
     np.testing.assert_array_equal(one_update(SMALL, without, params, grads)["a"], expected)
 
 
+@pytest.mark.slow
 def test_older_checkpoints_settings_change_what_they_name() -> None:
     params, grads = draws({"a": (4, 3)}, 0), draws({"a": (4, 3)}, 1)
     theta = SMALL.build().init_theta(jax.random.key(2))

@@ -174,13 +174,20 @@ def test_equals_a_float64_reference(kind: str) -> None:
     follow(SMALL, kind)
 
 
-@pytest.mark.parametrize("num_steps", [1, 5, 200_000])
+@pytest.mark.parametrize(
+    "num_steps", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 200_000))]
+)
 def test_equals_the_reference_at_every_horizon_and_beyond_it(num_steps: int) -> None:
     follow(SMALL, num_steps=num_steps, num_updates=7)
 
 
 @pytest.mark.parametrize(
-    "sizes", [(1, 1, 1), (7, 3, 2), (64, 32, 4)], ids=["of one unit each", "odd", "larger"]
+    "sizes",
+    [
+        pytest.param((1, 1, 1), id="of one unit each", marks=pytest.mark.slow),
+        pytest.param((7, 3, 2), id="odd"),
+        pytest.param((64, 32, 4), id="larger", marks=pytest.mark.slow),
+    ],
 )
 def test_other_sizes_equal_the_reference(sizes: tuple[int, int, int]) -> None:
     lstm, bank, hidden = sizes
