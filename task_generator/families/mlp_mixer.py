@@ -15,19 +15,19 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import jax
 from pydantic import Field, model_validator
 
 from task_generator.distributions import Categorical, Distribution, LogUniformInt
-from task_generator.dynamic import NO_DYNAMIC_AXES, ActivationName, NoDynamic
+from task_generator.dynamic import ActivationName
 from task_generator.families.base import gradient_cost
 from task_generator.families.images import ClassificationConfig, image_prior
+from task_generator.families.network import NothingDrawn
 from task_generator.families.vit import check_patch_fits
 from task_generator.initializers import InitializerName, LeafInit, default_leaf_init
 from task_generator.networks.mlp_mixer import MlpMixer
 
 
-class MlpMixerConfig(ClassificationConfig):
+class MlpMixerConfig(NothingDrawn, ClassificationConfig):
     """`num_blocks` blocks of `hidden_dim` channels over patches of `patch_size`² pixels."""
 
     family: Literal["mlp_mixer"] = "mlp_mixer"
@@ -94,15 +94,6 @@ class MlpMixerConfig(ClassificationConfig):
     def leaf_init(self, path: str, shape: tuple[int, ...]) -> LeafInit:
         """Returns zero for the head."""
         return LeafInit("constant", 0.0) if path == "head/kernel" else default_leaf_init(path, shape)
-
-    def sample_dynamic(self, key: jax.Array) -> NoDynamic:
-        """Draws nothing."""
-        del key
-        return NoDynamic()
-
-    def dynamic_axes(self) -> NoDynamic:
-        """Returns nothing."""
-        return NO_DYNAMIC_AXES
 
     def overrides_could_be_sampled(self) -> bool:
         """Returns whether activation and initialisation are the usual ones."""

@@ -18,11 +18,14 @@ from pydantic import Field
 from lopt.types import Batch, Dynamic, PyTree, Scalar, Split, TaskState
 from task_generator.dynamic import (
     NETWORK_AXES,
+    NO_DYNAMIC_AXES,
+    NOTHING_DRAWN,
     SAMPLED_ACTIVATIONS,
     SCALE_RANGE,
     Activation,
     ActivationName,
     NetworkDynamic,
+    NoDynamic,
     resolve_activation,
     sample_network_dynamic,
 )
@@ -111,6 +114,24 @@ class NetworkConfig(DataFamilyConfig):
         """Returns what is overridden, in a few words."""
         fixed = (self.activation, self.initializer, self.init_scale)
         return " · ".join(str(value) for value in fixed if value is not None)
+
+
+class NothingDrawn:
+    """Mixed in before the other bases: a network whose configuration makes all the choices of C.2 itself."""
+
+    def sample_dynamic(self, key: jax.Array) -> NoDynamic:
+        """Draws nothing."""
+        del key
+        return NoDynamic()
+
+    def dynamic_axes(self) -> NoDynamic:
+        """Returns the axes of nothing."""
+        return NO_DYNAMIC_AXES
+
+    def network_dynamic(self, dynamic: NoDynamic) -> NetworkDynamic:
+        """Returns no choices."""
+        del dynamic
+        return NOTHING_DRAWN
 
 
 def variable_shapes(network: nn.Module, example: PyTree) -> tuple[PyTree, PyTree]:

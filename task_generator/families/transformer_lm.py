@@ -19,19 +19,13 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal, Self
 
-import jax
 from pydantic import Field, model_validator
 
 from task_generator.distributions import Distribution, LogUniformInt
-from task_generator.dynamic import (
-    NO_DYNAMIC_AXES,
-    NOTHING_DRAWN,
-    ActivationName,
-    NetworkDynamic,
-    NoDynamic,
-)
+from task_generator.dynamic import ActivationName
 from task_generator.families.base import gradient_cost
 from task_generator.families.language import MAX_BATCH_LOGITS, LanguageConfig, language_prior
+from task_generator.families.network import NothingDrawn
 from task_generator.initializers import InitializerName, LeafInit, default_leaf_init
 from task_generator.networks.language import Positions, TransformerLm
 
@@ -43,7 +37,7 @@ TRUNCATED_DEVIATION = 0.87962566103423978
 POSITION_DEVIATION = 0.02
 
 
-class TransformerLmConfig(LanguageConfig):
+class TransformerLmConfig(NothingDrawn, LanguageConfig):
     """`num_layers` blocks of `num_heads` heads. Nothing is dynamic: the three choices of C.2 are fixed here."""
 
     default_only: ClassVar[tuple[str, ...]] = (
@@ -130,20 +124,6 @@ class TransformerLmConfig(LanguageConfig):
             cut = TRUNCATED_DEVIATION if self.initializer == "truncated_normal" else 1.0
             return LeafInit("kernel", math.sqrt(2 / self.num_layers) / cut)
         return default_leaf_init(path, shape)
-
-    def sample_dynamic(self, key: jax.Array) -> NoDynamic:
-        """Draws nothing."""
-        del key
-        return NoDynamic()
-
-    def dynamic_axes(self) -> NoDynamic:
-        """Returns the axes of nothing."""
-        return NO_DYNAMIC_AXES
-
-    def network_dynamic(self, dynamic: NoDynamic) -> NetworkDynamic:
-        """Returns no choices: the configuration makes them."""
-        del dynamic
-        return NOTHING_DRAWN
 
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`."""

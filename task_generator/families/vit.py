@@ -19,7 +19,6 @@ import dataclasses
 import math
 from typing import Any, Literal, Self
 
-import jax
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -32,9 +31,10 @@ from task_generator.distributions import (
     Uniform,
     UniformInt,
 )
-from task_generator.dynamic import NO_DYNAMIC_AXES, ActivationName, NoDynamic
+from task_generator.dynamic import ActivationName
 from task_generator.families.base import gradient_cost
 from task_generator.families.images import ClassificationConfig, image_prior
+from task_generator.families.network import NothingDrawn
 from task_generator.initializers import LeafInit, default_leaf_init
 from task_generator.networks.vit import VisionTransformer
 
@@ -97,7 +97,7 @@ class DropoutPrior:
         )
 
 
-class VitConfig(ClassificationConfig):
+class VitConfig(NothingDrawn, ClassificationConfig):
     """`num_layers` encoder layers of heads.num · heads.size hidden units over patches of `patch_size`² pixels."""
 
     family: Literal["vit"] = "vit"
@@ -187,15 +187,6 @@ class VitConfig(ClassificationConfig):
             fan_sum = self.hidden_size + (self.mlp_dim if "/mlp_" in path else self.hidden_size)
             return LeafInit("uniform", self.init_scale * math.sqrt(6.0 / fan_sum))
         return LeafInit("constant", 0.0) if path.endswith("bias") else default_leaf_init(path, shape)
-
-    def sample_dynamic(self, key: jax.Array) -> NoDynamic:
-        """Draws nothing."""
-        del key
-        return NoDynamic()
-
-    def dynamic_axes(self) -> NoDynamic:
-        """Returns nothing."""
-        return NO_DYNAMIC_AXES
 
     def overrides_could_be_sampled(self) -> bool:
         """Returns whether the network is what [2] has."""
