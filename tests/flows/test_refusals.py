@@ -304,6 +304,7 @@ def test_a_disk_that_fills_up_in_mid_phase(
     assert _final(workspace.checkpoints) == _final(reference / "checkpoints")
 
 
+@pytest.mark.slow
 def test_a_full_disk_that_only_the_tracking_database_notices(
     keirin: Keirin, workspace: Workspace, tiny: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

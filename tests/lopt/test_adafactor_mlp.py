@@ -166,13 +166,20 @@ def test_equals_a_float64_reference(kind: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        AdafactorMlpConfig(hidden_size=7, hidden_layers=1, iteration_timescales=(2.0,)),
-        AdafactorMlpConfig(
-            hidden_size=3, hidden_layers=3, momentum_decays=(0.5, 0.8), factored_decays=(0.7, 0.95)
+        pytest.param(
+            AdafactorMlpConfig(hidden_size=7, hidden_layers=1, iteration_timescales=(2.0,)),
+            id="one layer",
+            marks=pytest.mark.slow,
         ),
-        AdafactorMlpConfig(hidden_size=20),
+        pytest.param(
+            AdafactorMlpConfig(
+                hidden_size=3, hidden_layers=3, momentum_decays=(0.5, 0.8), factored_decays=(0.7, 0.95)
+            ),
+            id="three layers",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(AdafactorMlpConfig(hidden_size=20), id="wide"),
     ],
-    ids=["one layer", "three layers", "wide"],
 )
 def test_other_sizes_equal_the_reference(config: AdafactorMlpConfig) -> None:
     theta, params = random_theta(config, seed=3), random_params(1)
@@ -214,6 +221,7 @@ def test_a_momentum_decay_below_zero_is_the_releases_only() -> None:
     np.testing.assert_allclose(first_momentum(AdafactorMlpConfig.released()), 2 * 0.1 * np.e**3, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_are_bounded_only_where_the_release_overflows() -> None:
     params = {name: p for name, p in random_params().items() if name in ("matrix", "vector", "scalar")}
     theta = random_theta(AdafactorMlpConfig())
@@ -257,6 +265,7 @@ def test_an_ablation_is_a_network_that_ignores_the_feature(name: str) -> None:
     assert_close(mine, updates_of(whole, zeroed, params, gradients), tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_tensors_of_one_shape_do_not_see_each_other() -> None:
     config = AdafactorMlpConfig(step_mult=0.5)
     theta, rng = random_theta(config), np.random.default_rng(0)

@@ -121,7 +121,7 @@ def released(variant: Any) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
-@pytest.mark.parametrize("variant", VARIANTS.values())
+@pytest.mark.parametrize("variant", fast_for("normalized", among=list(VARIANTS.values())))
 def test_directions_are_those_of_the_reference(variant: Any, kind: str) -> None:
     theta, init, update = released(variant)
     rng = np.random.default_rng(7)
@@ -246,7 +246,11 @@ ENDS = {"Embed_0/embedding", "lm_head/kernel"}
         ({}, VECTORS | ENDS),
         pytest.param({"adam_paths": None}, VECTORS, marks=pytest.mark.slow),
         pytest.param({"adam_below_rank": 0}, ENDS, marks=pytest.mark.slow),
-        ({"adam_below_rank": 0, "adam_paths": r"k.*/kernel$"}, {"block/attention_head/kernel"}),
+        pytest.param(
+            {"adam_below_rank": 0, "adam_paths": r"k.*/kernel$"},
+            {"block/attention_head/kernel"},
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"adam_below_rank": 0, "adam_paths": None}, set(), marks=pytest.mark.slow),
     ],
 )
@@ -254,6 +258,7 @@ def test_adam_trains_vectors_and_the_ends_of_a_model(changes: dict[str, Any], ex
     assert trained_by_adam(Celo2Config(variant="orthogonalized", **changes).build()) == expected
 
 
+@pytest.mark.slow
 def test_the_normalized_variant_trains_everything_with_the_network() -> None:
     # A scalar divided by its own RMS is ±1 whatever the size of the network's answer, and may agree by chance.
     assert trained_by_adam(Celo2Config().build()) <= {"block/scale"}
@@ -294,6 +299,7 @@ def test_adam_is_optax_adamw() -> None:
         np.testing.assert_allclose(ours[0][name], other[0][name], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_released_pairs_with_the_released_adam() -> None:
     config = Celo2Config.released("orthogonalized", adam_paths=r"/b$")
     params = {"layer": {"b": jnp.zeros((3,)), "w": jnp.ones((3, 3))}}
@@ -329,6 +335,7 @@ def test_leaving_a_feature_out_is_giving_it_weight_zero(left_out: str) -> None:
         np.testing.assert_allclose(update[name], expected[name], rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_without_factored_features_a_tensor_is_a_stack_of_matrices() -> None:
     config = Celo2Config.released("orthogonalized", features=VECTOR_FEATURES[:7])
     learned = config.build()

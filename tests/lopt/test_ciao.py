@@ -82,7 +82,7 @@ def squared_length(learned: Ciao) -> Callable[[Any, jax.Array], jax.Array]:
     return jax.jit(run)
 
 
-@pytest.mark.parametrize("denominator", ["adamax", "adam"])
+@pytest.mark.parametrize("denominator", ["adamax", pytest.param("adam", marks=pytest.mark.slow)])
 def test_gradient_in_theta_is_finite(denominator: Any) -> None:
     learned = CiaoConfig(denominator=denominator).build()
     theta = learned.init_theta(jax.random.key(0))

@@ -253,6 +253,7 @@ def first_step_that_differs(config: HierarchicalGruConfig) -> int | None:
     return None
 
 
+@pytest.mark.slow
 def test_tensors_hear_of_each_other_through_the_global_network_only() -> None:
     # c's parameters → its tensor network (1st update) → the global one (1st) → a's parameters (2nd).
     assert first_step_that_differs(without("relative_step")) == 1

@@ -94,6 +94,7 @@ def test_it_wraps_any_optimizer() -> None:
         assert_close(ours, run_copies(make, model(), 3), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_signal_passes_between_layers_but_the_loss() -> None:
     learned = small("velo")
     opt = LayerwiseOptimizer(learned, stacked=STACKED).transform(perturbed_theta(learned), num_steps=5)

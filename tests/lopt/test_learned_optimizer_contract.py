@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from optimizers import assert_close, assert_equal, initial_theta, perturbed_theta, small
+from optimizers import assert_close, assert_equal, fast_for, initial_theta, perturbed_theta, small
 
 from lopt.architectures import ARCHITECTURES
 from lopt.types import LearnedOptimizer
@@ -31,6 +31,12 @@ LIGHT = {"matrix": PARAMS["matrix"], "bias": jnp.zeros(3)}
 
 @pytest.fixture(params=sorted(ARCHITECTURES))
 def learned(request: pytest.FixtureRequest) -> LearnedOptimizer:
+    return shared(request.param)
+
+
+@pytest.fixture(params=fast_for("hierarchical_gru", "pacer", "velo"))
+def representative(request: pytest.FixtureRequest) -> LearnedOptimizer:
+    """All architectures, most of them in slow tests: for what takes long and is about JAX as much as them."""
     return shared(request.param)
 
 
@@ -73,10 +79,10 @@ def test_update_keeps_structure_shapes_and_dtypes(learned: LearnedOptimizer) -> 
     assert describe(state) == describe(start)
 
 
-def test_scan_equals_loop(learned: LearnedOptimizer) -> None:
-    theta = perturbed_theta(learned, 1)
-    init, update = program(learned)
-    opt = learned.transform(theta, num_steps=4)
+def test_scan_equals_loop(representative: LearnedOptimizer) -> None:
+    theta = perturbed_theta(representative, 1)
+    init, update = program(representative)
+    opt = representative.transform(theta, num_steps=4)
     gradients = lambda params, i: jax.tree.map(lambda p: p + 0.1 * i, params)
 
     def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
@@ -92,9 +98,9 @@ def test_scan_equals_loop(learned: LearnedOptimizer) -> None:
     assert_close(scanned, params, rtol=1e-5, atol=1e-6)
 
 
-def test_vmap_over_theta_equals_loop(learned: LearnedOptimizer) -> None:
-    thetas = [perturbed_theta(learned, seed) for seed in range(3)]
-    init, update = program(learned)
+def test_vmap_over_theta_equals_loop(representative: LearnedOptimizer) -> None:
+    thetas = [perturbed_theta(representative, seed) for seed in range(3)]
+    init, update = program(representative)
     second = jax.tree.map(lambda p: p - 0.3, LIGHT)
 
     def one(theta: Any) -> Any:

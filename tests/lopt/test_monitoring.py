@@ -60,7 +60,11 @@ def test_step_sizes_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fields"), [("pacer", {"log_steps": ()}), ("velo", {"controls": (8,), "step_scalars": ()})]
+    ("name", "fields"),
+    [
+        ("pacer", {"log_steps": ()}),
+        pytest.param("velo", {"controls": (8,), "step_scalars": ()}, marks=pytest.mark.slow),
+    ],
 )
 def test_controller_outputs_have_the_rows_of_their_tensors(name: str, fields: dict[str, Any]) -> None:
     learned = small(name)

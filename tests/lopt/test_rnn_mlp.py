@@ -183,6 +183,7 @@ def two_steps(
     return run(params, extra)
 
 
+@pytest.mark.slow
 def test_every_part_of_theta_matters_by_the_second_step() -> None:
     learned = SMALL.build()
     theta = random_theta(SMALL)
@@ -241,6 +242,7 @@ def test_order_and_names_of_tensors_do_not_matter() -> None:
         np.testing.assert_allclose(straight[name], turned[other], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_validation_loss_is_optional_heard_and_counted_only_in_the_release() -> None:
     params = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)}
     for config, steps_heard in ((SMALL, 2), (VARIANTS["released"][0], 4)):
@@ -270,6 +272,7 @@ def test_first_compiled_step_is_finite_without_any_loss_seen() -> None:
 
 
 @pytest.mark.parametrize("size", [1e5, 1e20])
+@pytest.mark.slow
 def test_stays_finite_while_the_clip_follows_large_gradients(size: float) -> None:
     """Five hundred steps are enough for the rolling bound to reach any size."""
     theta = random_theta(SMALL)
@@ -325,6 +328,7 @@ def test_half_precision_state_is_half_as_large_and_takes_nearly_the_same_steps()
     np.testing.assert_allclose(half_updates["w"], full_updates["w"], rtol=0.1, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_ablations_shrink_theta_and_unknown_names_are_refused() -> None:
     names = tuple(name for name in SMALL.features if name != "second_moment")
     config = derive(

@@ -123,7 +123,7 @@ def accumulator_bytes(state: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state) if leaf.size >= 128 * 64)
 
 
-@pytest.mark.parametrize("name", fast_for("pacer", "velo", among=WITH_STATE_DTYPE))
+@pytest.mark.parametrize("name", fast_for("pacer", among=WITH_STATE_DTYPE))
 def test_bfloat16_state_is_half_the_size_and_trains_the_same(name: str) -> None:
     ends, sizes, peaks = [], [], []
     for dtype in ("float32", "bfloat16"):

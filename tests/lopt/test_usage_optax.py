@@ -128,7 +128,7 @@ class Layer(NamedTuple):
     gain: jax.Array
 
 
-@pytest.mark.parametrize("name", fast_for("pacer", "velo"))
+@pytest.mark.parametrize("name", fast_for("pacer"))
 def test_trees_of_every_kind_and_tensors_of_every_rank(name: str) -> None:
     """Lists, tuples, NamedTuples and None; ranks 0 to 6; empty tensors; leaves that are all there is."""
     learned, theta, _ = alone(name)

@@ -180,6 +180,7 @@ def test_a_lost_loss_leaves_the_loss_features_alone(lost: float) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_bfloat16_state_is_smaller_and_stays_close() -> None:
     shapes = {"a": (64, 32), "b": (64, 32)}
     params, grads = draws(shapes, 0), draws(shapes, 1)

@@ -174,9 +174,8 @@ def test_equals_a_float64_reference(kind: str) -> None:
     follow(SMALL, kind)
 
 
-@pytest.mark.parametrize(
-    "num_steps", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 200_000))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("num_steps", [1, 5, 200_000])
 def test_equals_the_reference_at_every_horizon_and_beyond_it(num_steps: int) -> None:
     follow(SMALL, num_steps=num_steps, num_updates=7)
 
