@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest-xdist's processes share it, and a second run finds all of it. It is not set in the environment: processes
     that tests start have the caches that they would have for a user.
     """
-    if config.cache is not None:
+    if getattr(config, "cache", None) is not None:  # it is a plugin, which can be switched off
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
