@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lopt.architectures.contract import require_params
+from lopt.contract import require_params
 from lopt.elementwise import (
     StateDtype,
     bounded_gradients,

@@ -27,7 +27,7 @@ import numpy as np
 import optax
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from lopt.architectures.contract import horizon
+from lopt.contract import horizon
 from lopt.types import Scalar
 
 MAX_STEPS = 2**24

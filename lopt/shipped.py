@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lopt.architectures.contract import ArchitectureConfig
+from lopt.contract import ArchitectureConfig
 from lopt.registry import lookup
 from lopt.types import Theta
 

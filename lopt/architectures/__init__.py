@@ -6,7 +6,6 @@ from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
 from lopt.architectures.celo2 import Celo2Config
 from lopt.architectures.ciao import CiaoConfig
 from lopt.architectures.component_lstm import ComponentLstmConfig
-from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.hierarchical_gru import HierarchicalGruConfig
 from lopt.architectures.learnable_adam import LearnableAdamConfig
 from lopt.architectures.learnable_sgd import LearnableSgdConfig
@@ -15,6 +14,7 @@ from lopt.architectures.pacer import PacerConfig
 from lopt.architectures.per_parameter_mlp import PerParameterMlpConfig
 from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
+from lopt.contract import ArchitectureConfig
 
 ARCHITECTURES: dict[str, type[ArchitectureConfig]] = {
     "adafactor_mlp": AdafactorMlpConfig,

@@ -27,7 +27,7 @@ import optax
 from pydantic import Field, field_validator, model_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
+from lopt.contract import ArchitectureConfig, horizon, require_params
 from lopt.features import published as pf
 from lopt.features import stacks as st
 from lopt.features.compiled_once import compiled_once

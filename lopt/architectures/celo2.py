@@ -37,7 +37,6 @@ import optax
 from pydantic import Field, field_validator, model_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
 from lopt.celo2_rule import (
     FEATURES,
     VECTOR_FEATURES,
@@ -46,6 +45,7 @@ from lopt.celo2_rule import (
     network_direction,
     warmup_cosine,
 )
+from lopt.contract import ArchitectureConfig, horizon, require_params
 from lopt.features import published as pf
 from lopt.features import stacks as st
 from lopt.features.rounding import store

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field, model_validator
 
-from lopt.architectures.contract import ArchitectureConfig, horizon
 from lopt.ciao_rule import CiaoHyperparameters, ciao
+from lopt.contract import ArchitectureConfig, horizon
 from lopt.elementwise import StateDtype
 from lopt.features.progress import cosine_decay
 from lopt.registry import lookup

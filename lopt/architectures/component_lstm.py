@@ -30,7 +30,7 @@ import optax
 from pydantic import Field
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
+from lopt.contract import ArchitectureConfig, horizon, require_params
 from lopt.elementwise import StateDtype, loaded, stored
 from lopt.features import stacks as st
 from lopt.features.chunks import over_parameters

@@ -40,7 +40,7 @@ import optax
 from pydantic import Field, field_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
+from lopt.contract import ArchitectureConfig, horizon, require_params
 from lopt.elementwise import StateDtype, loaded, stored
 from lopt.features import gradient_scales as gs
 from lopt.features import stacks as st

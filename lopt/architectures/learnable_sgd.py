@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
-from lopt.architectures.contract import ArchitectureConfig, horizon
+from lopt.contract import ArchitectureConfig, horizon
 from lopt.elementwise import bounded_gradients, cast_like
 from lopt.types import PRNGKey, Scalar, Theta
 

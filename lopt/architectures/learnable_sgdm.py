@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
-from lopt.architectures.contract import ArchitectureConfig, horizon
+from lopt.contract import ArchitectureConfig, horizon
 from lopt.elementwise import StateDtype, bounded_gradients, cast_like, loaded, stored, zeros_like_all
 from lopt.types import Params, PRNGKey, Scalar, Theta
 

@@ -31,7 +31,7 @@ import optax
 from pydantic import Field, field_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_loss, require_params
+from lopt.contract import ArchitectureConfig, horizon, require_loss, require_params
 from lopt.features import grouping as gr
 from lopt.features import loss_history as lh
 from lopt.features import per_parameter as pp

@@ -33,7 +33,7 @@ import optax
 from pydantic import Field, field_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_params
+from lopt.contract import ArchitectureConfig, horizon, require_params
 from lopt.features import published as pf
 from lopt.features import stacks as st
 from lopt.features.adam_terms import ADAM_DECAYS, ADAM_TERMS, adam_decays, adam_term_sizes, adam_terms

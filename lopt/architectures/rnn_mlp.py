@@ -35,7 +35,7 @@ import optax
 from pydantic import Field, field_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_loss, require_params
+from lopt.contract import ArchitectureConfig, horizon, require_loss, require_params
 from lopt.features import loss_statistics as ls
 from lopt.features import published as pf
 from lopt.features import rolling as ro

@@ -26,7 +26,7 @@ import optax
 from pydantic import Field, field_validator
 
 from lopt import nn
-from lopt.architectures.contract import ArchitectureConfig, horizon, require_loss, require_params
+from lopt.contract import ArchitectureConfig, horizon, require_loss, require_params
 from lopt.features import loss_accumulators as la
 from lopt.features import published as pf
 from lopt.features import stacks as st

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lopt.architectures.contract import require_loss
+from lopt.contract import require_loss
 from lopt.features.progress import cosine_decay
 from lopt.types import Params, Scalar
 

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lopt.architectures.contract import require_params
 from lopt.baselines.log_uniform import log_uniform
+from lopt.contract import require_params
 from lopt.features.accumulators import update_ema
 from lopt.types import Params, Scalar
 

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from lopt.architectures.contract import ArchitectureConfig
 from lopt.config import derive
+from lopt.contract import ArchitectureConfig
 from lopt.published import files, fitting, msgpack_format
 from lopt.published.errors import PublishedFileError, listed
 from lopt.published.per_architecture import TABLES

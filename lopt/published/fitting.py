@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
-from lopt.architectures.contract import ArchitectureConfig
+from lopt.contract import ArchitectureConfig
 from lopt.published.errors import PublishedFileError, listed, shown
 from lopt.published.per_architecture import TABLES
 from lopt.published.tables import Entry, Path, Shapes, Table

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lopt.architectures.contract import ArchitectureConfig
+from lopt.contract import ArchitectureConfig
 
 Path = tuple[str, ...]
 Shapes = Mapping[str, tuple[int, ...]]

@@ -24,12 +24,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
-from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.learnable_adam import LearnableAdamConfig
 from lopt.architectures.learnable_sgd import LearnableSgdConfig
 from lopt.architectures.learnable_sgdm import LearnableSgdmConfig
 from lopt.architectures.per_parameter_mlp import PerParameterMlpConfig
 from lopt.config import FrozenConfig
+from lopt.contract import ArchitectureConfig
 from lopt.inner_loop import InnerState, init_inner, inner_step
 from lopt.types import Dynamic, PRNGKey, Scalar, Split, TaskFamily, TaskState
 from task_generator.distributions import Distribution, LogUniform, LogUniformInt

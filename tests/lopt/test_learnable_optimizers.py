@@ -12,10 +12,10 @@ import numpy as np
 import optax
 import pytest
 
-from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.learnable_adam import LearnableAdamConfig
 from lopt.architectures.learnable_sgd import LearnableSgdConfig
 from lopt.architectures.learnable_sgdm import LearnableSgdmConfig
+from lopt.contract import ArchitectureConfig
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": {"scalar": jnp.float32(0.5)}}
 

@@ -17,11 +17,11 @@ from golden_runs import assert_follows, leaves, read_arrays, run
 from lopt import UnknownNameError, derive, published
 from lopt.architectures.adafactor_mlp import AdafactorMlpConfig
 from lopt.architectures.celo2 import Celo2Config
-from lopt.architectures.contract import ArchitectureConfig
 from lopt.architectures.pacer import PacerConfig
 from lopt.architectures.per_parameter_mlp import PerParameterMlpConfig
 from lopt.architectures.rnn_mlp import RnnMlpConfig
 from lopt.architectures.velo import VeloConfig
+from lopt.contract import ArchitectureConfig
 from lopt.published import msgpack_format
 from lopt.published.per_architecture import TABLES
 
