@@ -21,7 +21,7 @@ from lopt.binding import bind, check_num_steps
 from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
 from lopt.layerwise import LayerwiseOptimizer, Stacked
 from lopt.registry import lookup
-from lopt.shipped import is_weights_file, read_arrays
+from lopt.shipped import PREFIX, is_weights_file, read_arrays, shipped_names
 from lopt.types import LearnedOptimizer, Theta
 
 RESOLVERS_GROUP = "lopt.theta_resolvers"
@@ -90,7 +90,13 @@ def load_theta(reference: str, *, resolver: Resolver | None = None) -> tuple[Lea
     """Returns the learned optimizer and the theta that `reference` names; see `load`."""
     if resolver is None:
         resolver = read_arrays if is_weights_file(reference) else _installed_resolver()
-    architecture, arrays = resolver(reference)
+    try:
+        architecture, arrays = resolver(reference)
+    except LookupError as error:
+        if reference not in shipped_names():
+            raise
+        hint = f"Weights of that name come with the package: {PREFIX + reference!r}."
+        raise type(error)(f"{error} {hint}") from None
     config_type = lookup(ARCHITECTURES, str(architecture.get("architecture")), kind="architecture")
     learned = config_type.model_validate(dict(architecture)).build()
     return learned, theta_from_arrays(learned, arrays)

@@ -37,11 +37,19 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
         lopt.load(str(path), num_steps=5)
 
 
+def no_alias(reference: str) -> Any:
+    raise LookupError("no such alias." if reference == "velo" else "no such alias")
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         lopt.load(str(tmp_path / "nowhere.npz"), num_steps=5)
     with pytest.raises(lopt.UnknownNameError, match=r"'vello'.*Did you mean 'velo'"):
         lopt.load("shipped:vello", num_steps=5)
+    with pytest.raises(LookupError, match=r"no such alias\. .*'shipped:velo'"):
+        lopt.load("velo", num_steps=5, resolver=no_alias)
+    with pytest.raises(LookupError, match=r"no such alias$"):
+        lopt.load("vello", num_steps=5, resolver=no_alias)
     with pytest.raises(ValueError, match=r"\.npz"):
         shipped.write_weights(tmp_path / "mine.txt", PacerConfig(), {})
 
