@@ -34,6 +34,7 @@ from lopt.types import (
     TaskFamily,
     TaskState,
 )
+from lopt.validation_loss import validation_due
 
 __all__ = [
     "ARCHITECTURES",
@@ -69,4 +70,5 @@ __all__ = [
     "skip_non_finite",
     "state_sharding",
     "step_size_monitor",
+    "validation_due",
 ]

@@ -16,6 +16,7 @@ import optax
 from lopt.gradient_location import gradient_params
 from lopt.training_gradient import value_and_grad
 from lopt.types import Params, PRNGKey, Scalar, Split, Task, TaskState
+from lopt.validation_loss import validation_due
 
 EvalParams = Callable[[Any, Params], Params]
 """(optimizer state, parameters) → the parameters to evaluate."""
@@ -53,16 +54,34 @@ def inner_step(
 
     Loss and gradient are what the task shows in training (`value_and_grad`), taken where the optimizer asks for
     them (`gradient_params`): at the parameters, unless it keeps an attended offset. The update is applied to the
-    parameters.
+    parameters. An optimizer that asks for a validation loss (`validation_due`) is told that of a batch of
+    "inner_valid", as `valid_value`. Where steps are vectorised, it is computed in every step.
     """
     # Two derivations instead of one split: a task that draws nothing in its loss then never computes the second.
     loss_key = jax.random.fold_in(key, 1)
     params = state.task_state.params
     attended = state.task_state._replace(params=gradient_params(state.optimizer_state, params))
     (loss, task_state), grads = value_and_grad(task, attended, loss_key, task.batch(key, split))
-    updates, optimizer_state = optimizer.update(grads, state.optimizer_state, params, value=loss)
+    updates, optimizer_state = optimizer.update(
+        grads, state.optimizer_state, params, value=loss, **_validation(task, state, key)
+    )
     new_params = optax.apply_updates(params, updates)
     return InnerState(task_state._replace(params=new_params), optimizer_state), loss
+
+
+def _validation(task: Task, state: InnerState, key: PRNGKey) -> dict[str, Scalar]:
+    """Returns `valid_value`, NaN where none is due, for an optimizer that reads it."""
+    due = validation_due(state.optimizer_state)
+    if due is None:
+        return {}
+    batch_key = jax.random.fold_in(key, 2)
+
+    def measured() -> Scalar:
+        return task.loss(
+            state.task_state, jax.random.fold_in(batch_key, 1), task.batch(batch_key, "inner_valid")
+        )[0]
+
+    return {"valid_value": jax.lax.cond(due, measured, lambda: jnp.float32(jnp.nan))}
 
 
 def unroll(

@@ -8,7 +8,7 @@ its tensor into a direction, a log magnitude and the message back:
     Δp = − 0.001 · direction · exp(0.001 · magnitude)
 
 Gradients are clipped at a multiple of their running size; both the multiple and the memory are meta-learned. The
-validation loss is given to `update` as `valid_value`, every ten steps or so. The rule does not read the number of
+validation loss is given to `update` as `valid_value`, every ten steps. The rule does not read the number of
 steps.
 
 [1] Metz et al. 2020, "Tasks, stability, architecture, and compute: Training more effective learned optimizers, and
@@ -45,6 +45,7 @@ from lopt.features import tensor_statistics as ts
 from lopt.registry import lookup
 from lopt.rnn_mlp_rule import RuleSettings, steps_and_messages
 from lopt.types import PRNGKey, Scalar, Theta
+from lopt.validation_loss import ValidationRequest
 
 
 class RnnMlpState(NamedTuple):
@@ -58,6 +59,7 @@ class RnnMlpState(NamedTuple):
     train_loss: ls.LossStatistics
     valid_loss: ls.LossStatistics
     clip: rc.RollingClip
+    validation: ValidationRequest
 
 
 class RnnMlpConfig(ArchitectureConfig):
@@ -86,6 +88,8 @@ class RnnMlpConfig(ArchitectureConfig):
     normalizer_epsilon: float = Field(1e-8, gt=0)
     max_gradient: float | None = Field(1e7, gt=0)
     """Bound on what the rolling clip lets through; None for none."""
+    validation_interval: int = Field(10, ge=1)
+    """Updates from one validation loss that it asks for to the next."""
     counts_validation: bool = False
     """Whether a validation loss advances the step that the network sees."""
     step_mult: float = Field(0.001, gt=0)
@@ -203,9 +207,10 @@ class RnnMlp:
         """Returns the optax transformation that `theta` defines.
 
         Its `update` needs `params` and the keyword `value`, the loss at `params`. It takes a validation loss at
-        `params` as `valid_value`: a scalar; None or not finite where there is none at this step. Before the first
-        one the LSTM is told a validation loss of zero. Extra keywords are ignored. The network does not read
-        `num_steps`; it is checked all the same, so that optimizers can be exchanged.
+        `params` as `valid_value`: a scalar; None or not finite where there is none at this step. Its state says
+        when it wants one (`lopt.validation_due`). Before the first one the LSTM is told a validation loss of zero.
+        Extra keywords are ignored. The network does not read `num_steps`; it is checked all the same, so that
+        optimizers can be exchanged.
         """
         horizon(num_steps)
 
@@ -250,6 +255,7 @@ def _init(config: RnnMlpConfig, theta: Theta, params: Any) -> RnnMlpState:
         train_loss=ls.init_loss_statistics(),
         valid_loss=ls.init_loss_statistics(),
         clip=rc.init_rolling_clip(_clip_settings(config, theta)),
+        validation=ValidationRequest.now(),
     )
 
 
@@ -325,6 +331,7 @@ def _update(
         lstm=lstm,
         from_lstm=jnp.mean(nn.linear(theta["lstm_to_lstm"], lstm.hidden), axis=0),
         from_mlp=st.in_leaf_order(stacks, messages),
+        validation=state.validation.after_update(config.validation_interval),
     )
     return jax.tree.unflatten(treedef, st.unstack_leaves(stacks, updates, leaves)), new_state
 
