@@ -138,7 +138,10 @@ def test_parameters_off_the_mesh_are_refused() -> None:
 # -- the numbers, on four virtual devices
 
 
-@pytest.mark.parametrize("case", ["architectures", "wrappers", "layers", "propagation"])
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param("architectures", marks=pytest.mark.slow), "wrappers", "layers", "propagation"],
+)
 def test_on_four_devices(case: str) -> None:
     environment = {
         **os.environ,
