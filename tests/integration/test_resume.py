@@ -263,6 +263,7 @@ def finish(command: Command) -> str:
     return " ".join(command.log.read_text().split())
 
 
+@pytest.mark.slow
 def test_killed_and_continued_with_a_worker_killed_is_the_same_theta(
     new_home: Callable[[str], Path], start: Callable[..., Command], expected: str
 ) -> None:

@@ -184,7 +184,7 @@ def test_equals_the_reference_at_every_horizon_and_beyond_it(num_steps: int) -> 
     "sizes",
     [
         pytest.param((1, 1, 1), id="of one unit each", marks=pytest.mark.slow),
-        pytest.param((7, 3, 2), id="odd"),
+        pytest.param((7, 3, 2), id="odd", marks=pytest.mark.slow),
         pytest.param((64, 32, 4), id="larger", marks=pytest.mark.slow),
     ],
 )
@@ -193,6 +193,7 @@ def test_other_sizes_equal_the_reference(sizes: tuple[int, int, int]) -> None:
     follow(VeloConfig(lstm_hidden_size=lstm, mlp_bank_size=bank, mlp_hidden_size=hidden), num_updates=4)
 
 
+@pytest.mark.slow
 def test_summaries_of_large_tensors_equal_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are computed another way than those of small ones: here, for all."""
     monkeypatch.setattr(tensor_summary, "SMALL_TENSOR", 0)

@@ -14,7 +14,7 @@ from task_generator import TaskConfig
 from task_generator.augmentations import ReparametrizeConfig
 from task_generator.families import FAMILIES
 from task_generator.families.base import NORMALIZED_CAP
-from task_generator.known_distributions import LARGE, SMALL
+from task_generator.known_distributions import SMALL
 
 SCALED = ReparametrizeConfig(level="tensor", low=0.1, high=10.0)
 AUGMENTED = [TaskConfig(family=family.example(), augmentations=(SCALED,)) for family in FAMILIES.values()]
@@ -51,11 +51,11 @@ def _at(axes: Any, stacked: Any, index: int) -> Any:
 
 
 # An augmented family contains the family itself, and compiling is what takes the time.
-# VeLO's families each time, the others with the slow tests: every one is two programs to compile.
+# VeLO's smaller families each time, the others with the slow tests: every one is two programs to compile.
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(c, marks=[pytest.mark.slow] * (c.family.family not in SMALL + LARGE), id=c.label)
+        pytest.param(c, marks=[pytest.mark.slow] * (c.family.family not in SMALL), id=c.label)
         for c in AUGMENTED
     ],
 )
