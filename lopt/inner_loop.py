@@ -75,12 +75,7 @@ def _validation(task: Task, state: InnerState, key: PRNGKey) -> dict[str, Scalar
     if due is None:
         return {}
     batch_key = jax.random.fold_in(key, 2)
-
-    def measured() -> Scalar:
-        return task.loss(
-            state.task_state, jax.random.fold_in(batch_key, 1), task.batch(batch_key, "inner_valid")
-        )[0]
-
+    measured = lambda: mean_loss(task, state.task_state, batch_key, num_batches=1, split="inner_valid")
     return {"valid_value": jax.lax.cond(due, measured, lambda: jnp.float32(jnp.nan))}
 
 

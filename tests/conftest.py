@@ -22,7 +22,7 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps what takes long to compile in pytest's own cache: two thirds of the suite's time is compilation.
+    """Keeps what takes long to compile in pytest's own cache: most of a test's time is compilation.
 
     pytest-xdist's processes share it, and a second run finds all of it. It is not set in the environment: processes
     that tests start have the caches that they would have for a user.

@@ -44,7 +44,7 @@ PARAMS = {
 }
 
 
-# The six graftings differ in one line, and each takes as long as five other optimizers.
+# The six graftings share everything but the size of a step.
 @pytest.fixture(params=fast_for(*sorted(set(BASELINES) - set(SHAMPOOS[1:])), among=sorted(BASELINES)))
 def baseline(request: pytest.FixtureRequest) -> Iterator[Baseline]:
     name = request.param

@@ -180,13 +180,9 @@ def test_equals_the_reference_at_every_horizon_and_beyond_it(num_steps: int) -> 
     follow(SMALL, num_steps=num_steps, num_updates=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "sizes",
-    [
-        pytest.param((1, 1, 1), id="of one unit each", marks=pytest.mark.slow),
-        pytest.param((7, 3, 2), id="odd", marks=pytest.mark.slow),
-        pytest.param((64, 32, 4), id="larger", marks=pytest.mark.slow),
-    ],
+    "sizes", [(1, 1, 1), (7, 3, 2), (64, 32, 4)], ids=["of one unit each", "odd", "larger"]
 )
 def test_other_sizes_equal_the_reference(sizes: tuple[int, int, int]) -> None:
     lstm, bank, hidden = sizes

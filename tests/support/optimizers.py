@@ -34,7 +34,7 @@ PARAMS = {
 def fast_for(*fast: str, among: list[str] = NAMES) -> list[Any]:
     """Returns the names as parameters, all but `fast` as slow tests.
 
-    For what wrappers owe every architecture and fail to give any, if at all: two show it in every run.
+    For what holds for all or for none, as a rule: a few show it in every run.
     """
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in among]
 
