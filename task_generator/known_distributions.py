@@ -18,6 +18,7 @@ from lopt.registry import lookup
 from task_generator.augmentations import ReparametrizeConfig
 from task_generator.datasets.images import EMBEDDED_IMAGES
 from task_generator.datasets.text import EMBEDDED_TEXTS
+from task_generator.families import FAMILIES
 from task_generator.sampling import Mixture, TaskDistribution, TimeBudget
 
 EMBEDDED = (*EMBEDDED_IMAGES, *EMBEDDED_TEXTS)
@@ -132,6 +133,21 @@ DISTRIBUTIONS: dict[str, TaskDistribution] = {
         *map(embedded, (PHASE_ONE, PHASE_TWO, CELO2, LHOPT)),
     )
 }
+
+
+def family_distribution(family: str) -> TaskDistribution:
+    """Returns one family's whole prior on embedded data, with VeLO's augmentations: what timings are taken of.
+
+    Raises:
+      UnknownNameError: If there is no such family.
+    """
+    lookup(FAMILIES, family, kind="task family")
+    return TaskDistribution(
+        name=f"family_{family}",
+        families=((family, 1.0),),
+        datasets=EMBEDDED,
+        augmentations=VELO_AUGMENTATIONS,
+    )
 
 
 def get_distribution(name: str) -> TaskDistribution:

@@ -70,7 +70,9 @@ class TaskConfig(FrozenConfig):
     def approximate_cost(self) -> dict[str, float]:
         """Returns `num_params` and `flops_per_step`: the family's, as the augmentations change them."""
         augmentations: tuple[AugmentationConfig, ...] = self.augmentations
-        return functools.reduce(lambda cost, each: each.cost(cost), augmentations, self.family.approximate_cost())
+        return functools.reduce(
+            lambda cost, each: each.cost(cost), augmentations, self.family.approximate_cost()
+        )
 
 
 @functools.lru_cache(maxsize=64)

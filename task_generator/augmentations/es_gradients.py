@@ -47,7 +47,9 @@ class ESGradientsConfig(WrappingConfig):
 
     def cost(self, cost: dict[str, float]) -> dict[str, float]:
         """Returns the cost of two losses per pair and one to show; a gradient costs as much as three losses."""
-        return {**cost, "flops_per_step": cost["flops_per_step"] * (2 * self.num_pairs + 1) / 3}
+        losses = (2 * self.num_pairs + 1) / 3
+        repeated = ("flops_per_step", "values_per_step", "rows_per_step", "reads_per_step", "depth")
+        return {name: value * (losses if name in repeated else 1.0) for name, value in cost.items()}
 
     def wrap(self, task: Task) -> Task:
         """Returns the task with estimated gradients."""

@@ -37,8 +37,9 @@ class ReducedBatchConfig(WrappingConfig):
         return "its batches are not made of examples that could be left out. Leave out 'reduced_batch'."
 
     def cost(self, cost: dict[str, float]) -> dict[str, float]:
-        """Returns the cost of the examples that are kept."""
-        return {**cost, "flops_per_step": cost["flops_per_step"] * self.fraction}
+        """Returns the cost of the examples that are kept, whole ones as in `ReducedBatchTask.batch`."""
+        share = max(1, int(cost["examples_per_step"] * self.fraction)) / cost["examples_per_step"]
+        return {name: value * (share if name.endswith("_per_step") else 1.0) for name, value in cost.items()}
 
     def wrap(self, task: Task) -> Task:
         """Returns the task on smaller batches."""

@@ -103,10 +103,18 @@ class AlgorithmicConfig(RecurrentConfig):
         return cap(loss / math.log(2))
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         size = NUM_OPERANDS[self.problem]
         products = self.num_positions * (self.recurrent_products(size) + self.hidden_size)
-        return gradient_cost(self.recurrent_params(size) + self.hidden_size + 1, products, self.batch_size)
+        return gradient_cost(
+            self.recurrent_params(size) + self.hidden_size + 1,
+            products,
+            self.batch_size,
+            inputs_per_example=self.num_positions * size,
+            values_per_example=self.num_positions * (self.recurrent_values(size) + 1),
+            rows_per_example=2 * self.num_positions,
+            depth=self.num_positions + 1,
+        )
 
     def label(self) -> str:
         """Returns e.g. "algorithmic addition × 8 · gru 16 · batch 32", and what is overridden."""

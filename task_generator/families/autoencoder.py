@@ -119,10 +119,17 @@ class AutoencoderConfig(LayerWidthsConfig, ImageConfig):
         return cap(jnp.where(dynamic.log_loss, jnp.exp(loss) - LOG_EPSILON, loss) / variance)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         sizes = [self.input_size, *self.widths, self.input_size]
         products = sum(a * b for a, b in itertools.pairwise(sizes))
-        return gradient_cost(products + sum(sizes[1:]), products, self.batch_size)
+        return gradient_cost(
+            products + sum(sizes[1:]),
+            products,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=sum(sizes[1:]),
+            depth=len(sizes) - 1,
+        )
 
     def overrides_could_be_sampled(self) -> bool:
         """Returns whether the priors could draw what this configuration fixes."""

@@ -54,7 +54,10 @@ class FamilyConfig(FrozenConfig):
         return True
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params`, exact, and `flops_per_step` (one gradient of one batch, by counting products)."""
+        """Returns `num_params` (exact), `flops_per_step`, `values_per_step` and `depth`; see `gradient_cost`.
+
+        From the fields alone: run-time models ask for this thousands of times a second.
+        """
         raise NotImplementedError
 
     def label(self) -> str:
@@ -91,9 +94,40 @@ class DataFamilyConfig(FamilyConfig):
     dataset: str = Field(description="Name of a data set.")
 
 
-def gradient_cost(num_params: int, products_per_example: int, batch_size: int) -> dict[str, float]:
-    """Returns the cost of a gradient: two operations per product, forward and backward to both factors."""
-    return {"num_params": float(num_params), "flops_per_step": float(6 * products_per_example * batch_size)}
+def gradient_cost(
+    num_params: int,
+    products_per_example: int,
+    batch_size: int,
+    *,
+    inputs_per_example: int = 0,
+    values_per_example: int,
+    rows_per_example: int | None = None,
+    reads_per_example: int | None = None,
+    depth: int,
+) -> dict[str, float]:
+    """Returns the cost of a gradient: two operations per product, forward and backward to both factors.
+
+    Args:
+      num_params: Exact.
+      products_per_example: Multiplications by weights, or of activations, in a forward pass.
+      batch_size: Examples.
+      inputs_per_example: Numbers that an example consists of.
+      values_per_example: Numbers that the layers of a forward pass write: what goes through activations.
+      rows_per_example: Rows that weights are multiplied with; None is one per unit of depth.
+      reads_per_example: Numbers in those rows, a pixel's whole neighbourhood where a layer convolves; None where
+        they are about the inputs and the values.
+      depth: Layers times time steps: products that wait for one another.
+    """
+    return {
+        "num_params": float(num_params),
+        "examples_per_step": float(batch_size),
+        "flops_per_step": float(6 * products_per_example * batch_size),
+        "inputs_per_step": float(inputs_per_example * batch_size),
+        "values_per_step": float(values_per_example * batch_size),
+        "rows_per_step": float((depth if rows_per_example is None else rows_per_example) * batch_size),
+        "reads_per_step": float((reads_per_example or inputs_per_example + values_per_example) * batch_size),
+        "depth": float(depth),
+    }
 
 
 def cap(normalized: jax.Array) -> jax.Array:

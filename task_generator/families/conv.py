@@ -91,17 +91,30 @@ class ConvConfig(LayerWidthsConfig, PlainClassifierConfig):
         return ConvNet(self.widths, self.strides, self.num_classes, self.normalization, self.prelu)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         side, channels, products, num_params = self.image_size, self.channels, 0, 0
+        values, rows, reads = 0, 1, self.input_size
         for width, stride in zip(self.widths, self.strides, strict=True):
             side = -(-side // stride)
             weights = 9 * channels * width
             products += side * side * weights
             num_params += weights + width
+            values += side * side * width
+            rows += side * side
+            reads += side * side * 9 * channels
             channels = width
         num_params += self.num_hidden_extras(self.widths)
         head = channels * self.num_classes
-        return gradient_cost(num_params + head + self.num_classes, products + head, self.batch_size)
+        return gradient_cost(
+            num_params + head + self.num_classes,
+            products + head,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=values + self.num_classes,
+            rows_per_example=rows,
+            reads_per_example=reads,
+            depth=len(self.widths) + 1,
+        )
 
     def label(self) -> str:
         """Returns e.g. "conv 3x16/1 · digits 8px · batch 64": three layers, one of them with stride 2."""

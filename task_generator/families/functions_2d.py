@@ -190,8 +190,9 @@ class Functions2DConfig(NoisyConfig):
         return switch_function(problem, point)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
-        return gradient_cost(2, 20 if self.function is not None else 20 * len(FUNCTIONS), 1)
+        """Returns the parameters, operations, values and depth."""
+        evaluated = 1 if self.function is not None else len(FUNCTIONS)
+        return gradient_cost(2, 20 * evaluated, 1, values_per_example=10 * evaluated, depth=1)
 
     def label(self) -> str:
         """Returns e.g. "2-D rosenbrock · noise 0.5"."""

@@ -114,8 +114,11 @@ class LogisticRegressionConfig(NoisyConfig):
         return 2 * self.num_pairs / self.num_examples * math.log(2)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
-        return gradient_cost(self.num_features + 1, self.num_features, self.batch_size or self.num_examples)
+        """Returns the parameters, operations, values and depth."""
+        size = self.num_features
+        return gradient_cost(
+            size + 1, size, self.batch_size or self.num_examples, values_per_example=size + 1, depth=1
+        )
 
     def label(self) -> str:
         """Returns e.g. "logistic regression 10 · not separable · batch 20"."""

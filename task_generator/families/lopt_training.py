@@ -165,9 +165,17 @@ class LoptTrainingConfig(FamilyConfig):
         inner = self.inner_task.approximate_cost()
         num_params, per_inner_parameter = self._size()
         step = inner["flops_per_step"] + 2 * per_inner_parameter * inner["num_params"]
+        hidden = 1 + 2 * (self.optimizer.hidden_layers or 1) * (self.optimizer.hidden_size or 8)
+        steps = 3.0 * self.outer_batch_size * self.num_steps
         return {
             "num_params": float(num_params),
-            "flops_per_step": 3.0 * self.outer_batch_size * self.num_steps * step,
+            "examples_per_step": steps * inner["examples_per_step"],
+            "flops_per_step": steps * step,
+            "inputs_per_step": steps * inner["inputs_per_step"],
+            "values_per_step": steps * (inner["values_per_step"] + hidden * inner["num_params"]),
+            "rows_per_step": steps * (inner["rows_per_step"] + inner["num_params"]),
+            "reads_per_step": steps * inner["reads_per_step"],
+            "depth": 3.0 * self.num_steps * (inner["depth"] + (self.optimizer.hidden_layers or 1)),
         }
 
     def _size(self) -> tuple[int, int]:

@@ -75,8 +75,10 @@ class MinibatchQuadraticConfig(SyntheticConfig):
         return jnp.mean(jnp.square(full_precision(batch.inputs) @ full_precision(params["x"])))
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
-        return gradient_cost(self.dimension, self.dimension, self.batch_size)
+        """Returns the parameters, operations, values and depth."""
+        return gradient_cost(
+            self.dimension, self.dimension, self.batch_size, values_per_example=self.dimension + 1, depth=1
+        )
 
     def label(self) -> str:
         """Returns e.g. "minibatch quadratic 20 · batch 50"."""

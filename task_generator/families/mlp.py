@@ -91,12 +91,19 @@ class MlpConfig(PlainClassifierConfig):
         return cap(loss / chance_loss(self.loss_kind, self.num_classes))
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         hidden = (self.hidden_size,) * self.num_layers
         sizes = [self.input_size, *hidden, self.num_classes]
         products = sum(a * b for a, b in itertools.pairwise(sizes))
         num_params = products + sum(sizes[1:]) + self.num_hidden_extras(hidden)
-        return gradient_cost(num_params, products, self.batch_size)
+        return gradient_cost(
+            num_params,
+            products,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=sum(sizes[1:]),
+            depth=len(sizes) - 1,
+        )
 
     def overrides_could_be_sampled(self) -> bool:
         """Returns whether the priors could draw what this configuration fixes."""

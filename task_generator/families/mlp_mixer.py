@@ -105,7 +105,7 @@ class MlpMixerConfig(NothingDrawn, ClassificationConfig):
         return "" if self.activation == "gelu" else self.activation
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         hidden, patches = self.hidden_dim, self.num_patches
         stem = self.patch_size**2 * self.channels * hidden
         along_tokens, along_channels = 2 * patches * self.tokens_mlp_dim, 2 * hidden * self.channels_mlp_dim
@@ -115,7 +115,16 @@ class MlpMixerConfig(NothingDrawn, ClassificationConfig):
         num_params = stem + hidden + self.num_blocks * block + 2 * hidden + head + self.num_classes
         mixing = hidden * along_tokens + patches * along_channels
         products = patches * stem + self.num_blocks * mixing + head
-        return gradient_cost(num_params, products, self.batch_size)
+        mixed = hidden * (2 * self.tokens_mlp_dim + patches) + patches * (2 * self.channels_mlp_dim + hidden)
+        return gradient_cost(
+            num_params,
+            products,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=hidden * patches + self.num_blocks * mixed,
+            rows_per_example=patches + 2 * self.num_blocks * (hidden + patches),
+            depth=2 + 4 * self.num_blocks,
+        )
 
     def label(self) -> str:
         """Returns e.g. "mlp_mixer 1x16 · patch 4 · digits 8px · batch 16"."""

@@ -88,8 +88,10 @@ class NoisyQuadraticConfig(SyntheticConfig):
         return all(value is None or low <= value <= high for value, (low, high) in fixed)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
-        return gradient_cost(self.dimension, 2 * self.dimension, 1)
+        """Returns the parameters, operations, values and depth."""
+        return gradient_cost(
+            self.dimension, 2 * self.dimension, 1, values_per_example=3 * self.dimension, depth=1
+        )
 
     def label(self) -> str:
         """Returns e.g. "noisy quadratic 100 · decay 1 · batch 16"."""

@@ -92,11 +92,18 @@ class NormalizingFlowConfig(ImageConfig):
         return rule._replace(value=OUTPUT_SCALE) if path.endswith("output/kernel") else rule
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` (masked ones included) and `flops_per_step`."""
+        """Returns the parameters (masked ones included), operations, values and depth."""
         layers = self.layer_sizes()
         products = sum(a * b for sizes in layers for a, b in itertools.pairwise(sizes))
         biases = sum(sum(sizes[1:]) for sizes in layers)
-        return gradient_cost(products + biases, products, self.batch_size)
+        return gradient_cost(
+            products + biases,
+            products,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=sum(map(sum, layers)),
+            depth=sum(len(sizes) - 1 for sizes in layers),
+        )
 
     def label(self) -> str:
         """Returns e.g. "maf 2 x 1x32 · digits 8px · batch 64"."""

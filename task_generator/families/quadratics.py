@@ -61,8 +61,10 @@ class QuadraticConfig(NoisyConfig):
         return 0.5 * jnp.sum(jnp.square(problem.coupling @ full_precision(params["x"]) - problem.target))
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
-        return gradient_cost(self.dimension, self.dimension**2, 1)
+        """Returns the parameters, operations, values and depth."""
+        return gradient_cost(
+            self.dimension, self.dimension**2, 1, values_per_example=2 * self.dimension, depth=1
+        )
 
     def label(self) -> str:
         """Returns e.g. "quadratic 20 · noise"."""

@@ -79,6 +79,10 @@ class RecurrentConfig(NetworkConfig):
         """Returns the weights of the recurrent layer, each used once per example and position."""
         return GATES[self.cell] * self.hidden_size * (input_size + self.hidden_size)
 
+    def recurrent_values(self, input_size: int) -> int:
+        """Returns the numbers that the recurrent layer reads and writes, per example and position."""
+        return input_size + (GATES[self.cell] + 1) * self.hidden_size
+
     def recurrent_params(self, input_size: int) -> int:
         """Returns the parameters of the recurrent layer."""
         return self.recurrent_products(input_size) + OFFSETS[self.cell] * self.hidden_size

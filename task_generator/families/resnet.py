@@ -181,19 +181,35 @@ class ResNetConfig(ClassificationConfig):
         return self.activation or ""
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         channels, sides = self.initial_conv_channels, self.group_sides
         stem = self.initial_conv_kernel_size**2 * self.channels * channels
         num_params, products = stem, stem * self.stem_side**2
+        values, rows, depth = channels * self.stem_side**2, self.stem_side**2, 2
+        reads = self.stem_side**2 * self.initial_conv_kernel_size**2 * self.channels
         for i, wide in enumerate(self.channels_per_group):
             for k in range(self.blocks_per_group[i]):
                 before = sides[i] if k == 0 else sides[i + 1]
                 params, work = self._block_cost(channels, wide, before, sides[i + 1], has_projection=k == 0)
+                narrow, after = wide // BOTTLENECK_DIVISOR, sides[i + 1]
+                reads += before**2 * channels + after**2 * 10 * narrow
                 num_params, products, channels = num_params + params, products + work, wide
+                values += before**2 * narrow + after**2 * (narrow + wide * (2 if k == 0 else 1))
+                rows += before**2 + 2 * after**2
+                depth += 3
         outer_norm = self.initial_conv_channels if self.version == "v1" else channels
         head = channels * self.num_classes
         num_params += 2 * outer_norm + head + self.num_classes
-        return gradient_cost(num_params, products + head, self.batch_size)
+        return gradient_cost(
+            num_params,
+            products + head,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=values,
+            rows_per_example=rows,
+            reads_per_example=reads,
+            depth=depth,
+        )
 
     def _block_cost(
         self, channels: int, wide: int, before: int, after: int, *, has_projection: bool

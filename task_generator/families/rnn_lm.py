@@ -70,12 +70,20 @@ class RnnLmConfig(LanguageConfig, RecurrentConfig):
         return super().leaf_init(path, shape)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         hidden, embed, vocab = self.hidden_size, self.embed_size, self.num_tokens
         states = {"zero": 0, "learned": 2 if self.cell == "lstm" else 1}[self.initial_state] * hidden
         num_params = vocab * embed + self.recurrent_params(embed) + states + hidden * vocab + vocab
         products = self.recurrent_products(embed) + hidden * vocab
-        return gradient_cost(num_params, self.sequence_length * products, self.batch_size)
+        return gradient_cost(
+            num_params,
+            self.sequence_length * products,
+            self.batch_size,
+            inputs_per_example=self.sequence_length,
+            values_per_example=self.sequence_length * (self.recurrent_values(embed) + vocab),
+            rows_per_example=2 * self.sequence_length,
+            depth=self.sequence_length + 2,
+        )
 
     def label(self) -> str:
         """Returns e.g. "rnn_lm gru 32/32 · english_bytes × 16 · batch 16": features per token / units."""

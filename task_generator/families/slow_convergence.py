@@ -99,8 +99,10 @@ class SlowConvergenceConfig(NoisyConfig):
         return lookup(PROBLEMS, self.problem, kind="problem")(full_precision(params["x"]))
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
-        return gradient_cost(self.dimension, 5 * self.dimension, 1)
+        """Returns the parameters, operations, values and depth."""
+        return gradient_cost(
+            self.dimension, 5 * self.dimension, 1, values_per_example=3 * self.dimension, depth=1
+        )
 
     def label(self) -> str:
         """Returns e.g. "slow chain 20"."""

@@ -117,9 +117,9 @@ class SumOfProblemsConfig(FamilyConfig):
         return all(part.overrides_could_be_sampled() for part in self.parts)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns the parts' `num_params` and `flops_per_step`, added up."""
+        """Returns the parts' costs, added up."""
         costs = [part.approximate_cost() for part in self.parts]
-        return {name: sum(cost[name] for cost in costs) for name in ("num_params", "flops_per_step")}
+        return {name: sum(cost[name] for cost in costs) for name in costs[0]}
 
     def label(self) -> str:
         """Returns e.g. "sum of (quadratic 5) + (2-D rosenbrock)"."""

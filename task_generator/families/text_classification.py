@@ -108,11 +108,19 @@ class TextClassificationConfig(RecurrentConfig):
         return cap(loss / math.log(self.num_classes))
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         output = self.hidden_size * self.num_classes
         num_params = self.vocab_size * self.embed_size + self.recurrent_params(self.embed_size)
         products = self.sequence_length * self.recurrent_products(self.embed_size) + output
-        return gradient_cost(num_params + output + self.num_classes, products, self.batch_size)
+        return gradient_cost(
+            num_params + output + self.num_classes,
+            products,
+            self.batch_size,
+            inputs_per_example=self.sequence_length,
+            values_per_example=self.sequence_length * self.recurrent_values(self.embed_size),
+            rows_per_example=self.sequence_length,
+            depth=self.sequence_length + 2,
+        )
 
     def label(self) -> str:
         """Returns e.g. "text_classification gru 16/16 mean · 4 of english_bytes × 32 · batch 16"."""

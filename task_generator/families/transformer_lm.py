@@ -126,7 +126,7 @@ class TransformerLmConfig(NothingDrawn, LanguageConfig):
         return default_leaf_init(path, shape)
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         model, inner = self.model_size, (self.key_size or self.head_size) * self.num_heads
         vocab, length = self.num_tokens, self.sequence_length
         products = 4 * model * inner + 2 * WIDENING * model**2
@@ -135,7 +135,18 @@ class TransformerLmConfig(NothingDrawn, LanguageConfig):
         if self.positions == "learned":
             num_params += length * model
         per_token = self.num_layers * (products + 2 * length * inner) + model * vocab
-        return gradient_cost(num_params, length * per_token, self.batch_size)
+        block_values = (
+            4 * inner + (4 + WIDENING) * model + self.num_heads * length
+        )  # q, k, v, norms, scores, …
+        return gradient_cost(
+            num_params,
+            length * per_token,
+            self.batch_size,
+            inputs_per_example=length,
+            values_per_example=length * (model + self.num_layers * block_values + vocab),
+            rows_per_example=length * (1 + 6 * self.num_layers),
+            depth=2 + 6 * self.num_layers,
+        )
 
     def label(self) -> str:
         """Returns e.g. "transformer_lm 2x4·8 · english_bytes × 16 · batch 8": layers x heads·head size."""

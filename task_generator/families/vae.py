@@ -192,12 +192,19 @@ class VaeConfig(ImageConfig):
         return cap(loss / (data.constant_nats * jnp.where(dynamic.per_dim_loss, 1.0, float(self.input_size))))
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         encoder = [self.input_size, *[self.enc_hidden_size] * self.enc_num_layers, 2 * self.latent_size]
         decoder = [self.latent_size, *[self.dec_hidden_size] * self.dec_num_layers, 2 * self.input_size]
         products = sum(a * b for sizes in (encoder, decoder) for a, b in itertools.pairwise(sizes))
         biases = sum(encoder[1:]) + sum(decoder[1:])
-        return gradient_cost(products + biases, products, self.batch_size)
+        return gradient_cost(
+            products + biases,
+            products,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=sum(encoder[1:]) + sum(decoder),
+            depth=len(encoder) + len(decoder) - 2,
+        )
 
     def overrides_label(self) -> str:
         """Returns what is overridden, in a few words."""

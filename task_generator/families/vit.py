@@ -197,7 +197,7 @@ class VitConfig(NothingDrawn, ClassificationConfig):
         return "" if self.activation == "gelu" else self.activation
 
     def approximate_cost(self) -> dict[str, float]:
-        """Returns `num_params` and `flops_per_step`."""
+        """Returns the parameters, operations, values and depth."""
         hidden, tokens = self.hidden_size, self.num_patches + 1
         embedding = self.patch_size**2 * self.channels * hidden
         kernels = 4 * hidden * hidden + 2 * hidden * self.mlp_dim
@@ -209,7 +209,18 @@ class VitConfig(NothingDrawn, ClassificationConfig):
             + self.num_layers * (tokens * kernels + 2 * tokens * tokens * hidden)
             + head
         )
-        return gradient_cost(outside + self.num_layers * layer, products, self.batch_size)
+        block_values = (
+            10 * hidden + self.mlp_dim + self.heads.num * tokens
+        )  # of a token: norms, q, k, v, scores, …
+        return gradient_cost(
+            outside + self.num_layers * layer,
+            products,
+            self.batch_size,
+            inputs_per_example=self.input_size,
+            values_per_example=tokens * (hidden + self.num_layers * block_values),
+            rows_per_example=tokens * (1 + 6 * self.num_layers),
+            depth=2 + 6 * self.num_layers,
+        )
 
     def label(self) -> str:
         """Returns e.g. "vit 1x16 · patch 4 · digits 8px · batch 16": one layer, 16 hidden units."""

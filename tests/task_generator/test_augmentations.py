@@ -252,7 +252,9 @@ def test_directions_that_are_not_drawn_whole_average_like_those_that_are(size: i
     def moments(v: np.ndarray) -> np.ndarray:
         along, squared = v @ gradient, np.sum(v**2, axis=1)
         pairs = (v[:, :, None] * v[:, None, :]).reshape(draws, -1)
-        return np.column_stack([v, pairs, along**3, squared * along, along**4, along**2 * squared, squared**2])
+        return np.column_stack(
+            [v, pairs, along**3, squared * along, along**4, along**2 * squared, squared**2]
+        )
 
     drawn = moments(directions(jnp.asarray(gradient, jnp.float32), count, draws, signed=signed))
     assert_mean(drawn - moments(expected), np.zeros(drawn.shape[1]))
@@ -348,7 +350,13 @@ def test_the_approximate_cost_knows_more_evaluations_and_smaller_batches() -> No
     plain = TaskConfig(family=MLP).approximate_cost()
     cost = lambda *augmentations: TaskConfig(family=MLP, augmentations=augmentations).approximate_cost()
     pairs, quarter = ESGradientsConfig(std=0.1, num_pairs=4), ReducedBatchConfig(fraction=0.25)
-    assert cost(pairs) == {**plain, "flops_per_step": plain["flops_per_step"] * 3}
-    assert cost(quarter) == {**plain, "flops_per_step": plain["flops_per_step"] / 4}
+    thrice = {
+        name: 3 * plain[name]
+        for name in ("flops_per_step", "values_per_step", "rows_per_step", "reads_per_step", "depth")
+    }
+    assert cost(pairs) == {**plain, **thrice}
+    less = {name: value / 4 for name, value in plain.items() if name.endswith("_per_step")}
+    assert cost(quarter) == {**plain, **less}
     assert cost(pairs, quarter)["flops_per_step"] == pytest.approx(plain["flops_per_step"] * 3 / 4)
+    assert cost(ReducedBatchConfig(fraction=0.001))["examples_per_step"] == 1.0  # one is kept at least
     assert cost(DelayedGradientsConfig(delay=2)) == plain
