@@ -10,27 +10,36 @@ import contextlib
 import ctypes
 import gc
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from curriculum.curves import CurveBatch, CurveUnit, run_curve_unit
-from runtime_model.timing import StepTiming, time_step
+from flows.timing_process import TimingProcess
+from lopt.config import derive
+from runtime_model.machine import load_average, this_machine
+from runtime_model.timing import unmeasured
 from task_generator.task_config import TaskConfig
 
+_TIMING = TimingProcess(max_seconds=60.0, max_process_bytes=4 << 30)
+"""One per worker; started by the first configuration."""
 
-def time_unit(config_json: str, repeats: int, max_seconds_per_step: float) -> dict[str, Any]:
-    """Times one configuration on this worker; failures are part of the record."""
-    config = TaskConfig.model_validate_json(config_json)
-    try:
-        timing = time_step(
-            config, repeats=repeats, max_seconds_per_step=max_seconds_per_step, clock=time.perf_counter
-        )
-    finally:
-        release_memory()
-    return timing.model_dump(mode="json")
+
+def time_unit(
+    config_json: str, settings: dict[str, Any], max_seconds: float, max_process_bytes: int
+) -> dict[str, Any]:
+    """Times one configuration in a process beside this worker; failures are part of the record."""
+    _TIMING.max_seconds, _TIMING.max_process_bytes = max_seconds, max_process_bytes
+    record = _TIMING.measure(config_json, settings)
+    if "config_json" in record:
+        return record
+    return killed_timing(config_json, record["reason"])
+
+
+def machine_unit() -> dict[str, Any]:
+    """Returns what this worker runs on."""
+    return this_machine().model_dump(mode="json")
 
 
 def curve_unit(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
@@ -51,15 +60,6 @@ def release_memory() -> None:
 
 
 def killed_timing(config_json: str, reason: str) -> dict[str, Any]:
-    """Returns the record of a configuration that took its workers down."""
-    config = TaskConfig.model_validate_json(config_json)
-    timing = StepTiming(
-        config_fingerprint=config.fingerprint(),
-        config_json=config.canonical_json(),
-        family=config.family.family,
-        seconds_per_step=None,
-        compile_seconds=None,
-        valid=False,
-        reason=reason,
-    )
-    return timing.model_dump(mode="json")
+    """Returns the record of a configuration that took its process or its workers down."""
+    timing = unmeasured(TaskConfig.model_validate_json(config_json), reason)
+    return derive(timing, machine=this_machine().model_dump(), load=load_average()).model_dump(mode="json")

@@ -12,10 +12,11 @@ import optax
 
 from lopt.family_data import Data, separate_data
 from lopt.inner_loop import InnerState, init_inner, unroll
-from lopt.types import Dynamic, PRNGKey, TaskFamily
+from lopt.types import Dynamic, Params, PRNGKey, TaskFamily
 
 Clock = Callable[[], float]
-MAX_STEPS = 100_000
+MAX_STEPS = 1_000_000
+LEARNING_RATE = 0.01
 
 
 class RefusedError(Exception):
@@ -32,6 +33,13 @@ class StepProgram(NamedTuple):
     state: InnerState
     compile_seconds: float
     num_tasks: int
+    temporary_bytes: int | None
+    """None where the backend does not say."""
+
+    def params(self) -> Params:
+        """Returns the parameters of one task, in shape and type."""
+        params = self.state.task_state.params
+        return params if self.num_tasks == 1 else jax.tree.map(lambda leaf: leaf[0], params)
 
     def seconds(self, repeat: int, num_steps: int, clock: Clock) -> float:
         """Returns the seconds that `num_steps` steps of `repeat`'s task take, dispatch included."""
@@ -44,19 +52,19 @@ class StepProgram(NamedTuple):
 
 def compile_program(
     family: TaskFamily,
-    optimizer: optax.GradientTransformationExtraArgs,
     *,
     repeats: int,
     num_tasks: int,
     max_bytes: int,
     clock: Clock,
 ) -> StepProgram:
-    """Compiles inner training on `family` and draws the dynamic configuration of every repeat.
+    """Compiles inner training on `family` with SGD and draws the dynamic configuration of every repeat.
 
     Raises:
       RefusedError: If the compiled program needs more than `max_bytes` of temporary memory.
     """
     axes = family.dynamic_axes()
+    optimizer = optax.with_extra_args_support(optax.sgd(LEARNING_RATE))
     data, with_data = separate_data(family)
 
     def init_one(dynamic: Dynamic, key: PRNGKey) -> InnerState:
@@ -86,23 +94,37 @@ def compile_program(
         return jax.vmap(train_one, in_axes=(None, axes, 0, 0, None))(data, dynamic, state, keys, num_steps)
 
     started = clock()
-    dynamics = [draw(jax.random.key(repeat)) for repeat in range(repeats)]
-    state = jax.tree.map(_zeros, jax.eval_shape(init, dynamics[0], jax.random.key(0)))
+    dynamics = _draw_all(draw, repeats)
+    state = jax.tree.map(zeros, jax.eval_shape(init, dynamics[0], jax.random.key(0)))
     program = jax.jit(train).lower(data, dynamics[0], state, jax.random.key(0), jnp.asarray(1, jnp.int32))
     run = program.compile()
     compile_seconds = clock() - started
-    needed = getattr(run.memory_analysis(), "temp_size_in_bytes", 0)  # None where a backend has no analysis
-    if needed > max_bytes:
+    needed = getattr(run.memory_analysis(), "temp_size_in_bytes", None)  # some backends have no analysis
+    if needed is not None and needed > max_bytes:
         raise RefusedError(
             f"too large: needs {needed / 2**20:.0f} MiB of temporary memory, more than "
             f"{max_bytes / 2**20:.0f} MiB"
         )
-    return StepProgram(partial(run, data), dynamics, state, compile_seconds, num_tasks)
+    return StepProgram(partial(run, data), dynamics, state, compile_seconds, num_tasks, needed)
 
 
-def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Stands in for an initial value: what a step takes does not depend on it, and compiling the initialisers
-    (an orthogonal one has a QR decomposition per tensor) takes longer than compiling the step."""
+def _draw_all(draw: Callable[[PRNGKey], Dynamic], count: int) -> list[Dynamic]:
+    """Draws with the keys 0, 1, …, in one program: operation by operation, each would be compiled by itself."""
+
+    @jax.jit
+    def draws(seeds: jax.Array) -> list[Dynamic]:
+        drawn = jax.lax.map(lambda seed: draw(jax.random.key(seed)), seeds)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], drawn) for i in range(count)]
+
+    return draws(jnp.arange(count))
+
+
+def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns a stand-in for an initial value.
+
+    What a step takes does not depend on it, and compiling the initialisers (an orthogonal one has a QR
+    decomposition per tensor) takes longer than compiling the step.
+    """
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.split(jax.random.key(0), leaf.shape)
     return jnp.zeros(leaf.shape, leaf.dtype)

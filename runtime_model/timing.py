@@ -1,14 +1,17 @@
 """Measures the seconds per inner step of a task configuration; whatever goes wrong is recorded, never raised.
 
 Inner training, batches drawn in-graph, is one compiled program whose trip count is a run-time value. After a
-warm-up the trip count is chosen so that a repeat takes about `target_seconds`; the result is the median of
-the repeats. Each repeat has its own dynamic configuration (drawn from fixed keys, the same for every
-configuration), because the activation it selects changes the cost and is not part of the static
-configuration.
+warm-up the trip count is chosen so that a run takes about `target_seconds`. Every repeat has its own dynamic
+configuration (drawn from fixed keys, the same for every configuration), because the activation it selects
+changes the cost and is not part of the static configuration; a repeat is the median of several runs, taken
+in turns with the other repeats and compared with the speed probes beside them, so that what else the machine
+does does not count; what dispatching takes (a run of no steps) is subtracted; the result is the median of the
+repeats. The optimizer's update is measured by itself (`update_program`).
 
 Deviations from [1] and its release: SGD(0.01) on one task by default instead of 8 vmapped ones, since
 batching small problems pays on an accelerator but not on a CPU; a loop long enough to hide dispatch instead
-of 10 steps; hopeless configurations are refused from the compiled program's own numbers, or after one step.
+of 10 steps; hopeless configurations are refused from their number of products, from the compiled program's own
+numbers, or after one step.
 
 [1] Metz et al. 2022, VeLO (arXiv:2211.09760), App. C.4
 """
@@ -17,16 +20,47 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import jax
-import optax
+import numpy as np
+from pydantic import Field
 
 from lopt.config import FrozenConfig
+from runtime_model.machine import Machine, load_average, this_machine
+from runtime_model.speed_probe import probe_seconds
 from runtime_model.step_program import MAX_STEPS, Clock, RefusedError, StepProgram, compile_program
+from runtime_model.update_program import NO_UPDATE, get_update, time_update
 from task_generator.datasets.placement import DatasetTooLargeError
 from task_generator.datasets.prepared import DatasetNotPreparedError
 from task_generator.task_config import TaskConfig
+
+MAX_FLOPS_PER_SECOND = 1e12
+"""More than a core does. Only what could not keep the limit even at this speed is refused uncompiled."""
+TRIALS = 3
+LEAST_SECONDS = 1e-9
+PATIENCE = 20
+"""A first step is often slow (memory is touched first then); only this many times the limit ends it there."""
+
+
+class TimingSettings(FrozenConfig):
+    """How to measure, and what counts as invalid."""
+
+    repeats: int = Field(5, ge=1, description="Dynamic configurations; their median counts.")
+    runs: int = Field(3, ge=1, description="Timed runs of each; their median counts.")
+    target_seconds: float = Field(0.02, gt=0, description="What a run should take.")
+    num_steps: int | None = Field(None, ge=1, description="Steps of a run; None: as `target_seconds` needs.")
+    num_tasks: int = Field(1, ge=1, description="Tasks vmapped over their dynamic configuration.")
+    max_seconds_per_step: float = Field(0.05, gt=0, description="Slower than this is invalid.")
+    max_bytes: int = Field(2 << 30, description="Temporary memory above which a program is not run.")
+    update: str = Field(
+        "adam", description="Optimizer whose update is timed too: adam, an architecture, none."
+    )
+
+
+DEFAULT_SETTINGS = TimingSettings()
 
 
 class StepTiming(FrozenConfig):
@@ -36,118 +70,191 @@ class StepTiming(FrozenConfig):
     config_json: str
     family: str
     seconds_per_step: float | None
-    """Per inner step and task. None if it never ran; known for a configuration that ran but was too slow."""
+    """Of the gradient step (with SGD), per inner step and task. None if it never ran; known for a configuration
+    that ran but was too slow."""
     compile_seconds: float | None
     valid: bool
     reason: str = ""
+    update_seconds: float | None = None
+    """Of one update by `update_optimizer`, measured by itself. None if not asked for, or not measured."""
+    update_optimizer: str = ""
     num_tasks: int = 1
     num_steps: int = 0
-    """Steps per repeat."""
+    """Steps per run."""
     relative_spread: float | None = None
-    """(slowest − fastest) / median of the repeats: how far the number can be trusted."""
-    optimizer: str = "sgd(0.01)"
-    hardware: str = ""
-    jax_version: str = ""
+    """(slowest − fastest) / median of the repeats: how much the dynamic choices matter."""
+    relative_noise: float | None = None
+    """Median over the repeats of (slowest − fastest) / median run: how far the number can be trusted."""
+    probe_seconds: float | None = None
+    """Of the speed probe while it was measured: timings of one machine compare at one speed of it."""
+    cpu_share: float | None = None
+    """Processor seconds per second of the runs: on a processor, below 1 something else had the core."""
+    load: float | None = None
+    """Load average of the machine when the measurement ended."""
+    temporary_bytes: int | None = None
+    measured_at: str = ""
+    machine: Machine | None = None
+    """None: its process died before it could say."""
+
+    @property
+    def seconds_with_update(self) -> float | None:
+        """The gradient step and the optimizer's update."""
+        if self.seconds_per_step is None or self.update_seconds is None:
+            return None
+        return self.seconds_per_step + self.update_seconds
 
 
 def time_step(
     config: TaskConfig,
+    settings: TimingSettings = DEFAULT_SETTINGS,
     *,
-    num_steps: int | None = None,
-    repeats: int = 5,
-    max_seconds_per_step: float = 0.05,
-    max_bytes: int = 2 << 30,
-    num_tasks: int = 1,
-    target_seconds: float = 0.04,
-    optimizer: optax.GradientTransformationExtraArgs | None = None,
-    optimizer_name: str = "sgd(0.01)",
     clock: Clock = time.perf_counter,
+    cpu_clock: Clock = time.process_time,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> StepTiming:
     """Compiles and times inner training on `config`.
 
     Args:
       config: The configuration.
-      num_steps: Steps per repeat; None chooses them from the warm-up and `target_seconds`.
-      repeats: Timed runs; the median counts.
-      max_seconds_per_step: Slower than this is recorded invalid, after one step if that shows it.
-      max_bytes: A program whose temporary buffers need more is recorded invalid without running.
-      num_tasks: Tasks vmapped over their dynamic configuration. The result is per task.
-      target_seconds: What a repeat should take where `num_steps` is None.
-      optimizer: What trains the task; None is SGD(0.01). Name any other in `optimizer_name`, which is
-        recorded.
-      optimizer_name: See `optimizer`.
+      settings: How to measure, and what counts as invalid.
       clock: Seconds, from any origin.
+      cpu_clock: Processor seconds of this process, from any origin.
+      on_stage: Told what is being done ("compiling"), for whoever watches from outside.
 
     Raises:
-      ValueError: If `repeats` or `num_tasks` is below 1.
+      UnknownNameError: If `settings.update` names no optimizer.
       DatasetNotPreparedError: If the configuration's data set is not on this machine.
       DatasetTooLargeError: If it does not fit the device. Every other failure is recorded, not raised.
     """
-    if repeats < 1 or num_tasks < 1:
-        raise ValueError(f"`repeats` and `num_tasks` must be at least 1, got {repeats=} and {num_tasks=}.")
-    trainer = optax.with_extra_args_support(optax.sgd(0.01)) if optimizer is None else optimizer
-    record: dict[str, Any] = {"seconds_per_step": None, "compile_seconds": None, "valid": False}
+    if settings.update != NO_UPDATE:
+        get_update(settings.update)
+    record = unmeasured(config).model_dump()
     try:
+        _refuse_hopeless(config, settings)
+        on_stage("compiling")
         program = compile_program(
-            config.build(), trainer, repeats=repeats, num_tasks=num_tasks, max_bytes=max_bytes, clock=clock
+            config.build(),
+            repeats=settings.repeats,
+            num_tasks=settings.num_tasks,
+            max_bytes=settings.max_bytes,
+            clock=clock,
         )
-        record["compile_seconds"] = program.compile_seconds
-        _measure(program, record, num_steps, max_seconds_per_step, target_seconds, clock)
+        record |= {
+            "compile_seconds": program.compile_seconds,
+            "temporary_bytes": program.temporary_bytes,
+        }
+        on_stage("running")
+        _measure(program, record, settings, clock, cpu_clock)
+        if settings.update != NO_UPDATE:
+            on_stage("timing the update")
+            record |= time_update(program.params(), settings.update, settings.target_seconds, clock)
     except RefusedError as refused:
         record["reason"] = str(refused)
     except (DatasetNotPreparedError, DatasetTooLargeError):
         raise  # says nothing about the configuration: the data can be prepared, and then it runs
     except Exception as error:  # a failing configuration is a measurement, whatever it fails with
-        record |= {"reason": _first_line(error), "seconds_per_step": None}
-    device = jax.devices()[0]
+        record |= {"reason": _first_line(error), "seconds_per_step": None, "valid": False}
+    record |= {"load": load_average(), "machine": this_machine(), "num_tasks": settings.num_tasks}
+    return StepTiming.model_validate(record)
+
+
+def unmeasured(config: TaskConfig, reason: str = "") -> StepTiming:
+    """Returns the record of a configuration that gave no numbers."""
     return StepTiming(
         config_fingerprint=config.fingerprint(),
         config_json=config.canonical_json(),
         family=config.family.family,
-        num_tasks=num_tasks,
-        optimizer=optimizer_name,
-        hardware=f"{device.platform}:{device.device_kind}",
-        jax_version=jax.__version__,
-        **record,
+        seconds_per_step=None,
+        compile_seconds=None,
+        valid=False,
+        reason=reason,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
 def _measure(
-    program: StepProgram,
-    record: dict[str, Any],
-    num_steps: int | None,
-    limit: float,
-    target_seconds: float,
-    clock: Clock,
+    program: StepProgram, record: dict[str, Any], settings: TimingSettings, clock: Clock, cpu_clock: Clock
 ) -> None:
     """Fills `record` with what is known so far, so that a refusal keeps the seconds that led to it."""
-    per_step = program.seconds(0, 1, clock) / program.num_tasks  # cold: an upper bound
-    if per_step < 4 * limit:
-        per_step = program.seconds(0, 2, clock) / (2 * program.num_tasks)
+    limit = settings.max_seconds_per_step
+    per_step = program.seconds(0, 1, clock) / program.num_tasks
+    if per_step < PATIENCE * limit:
+        per_step = program.seconds(0, 1, clock) / program.num_tasks
     record["seconds_per_step"] = per_step
-    _refuse_slow(per_step, limit)
-    steps = num_steps or _choose_steps(program, target_seconds, clock)
-    runs = [
-        program.seconds(repeat, steps, clock) / (steps * program.num_tasks)
-        for repeat in range(len(program.dynamics))
-    ]
-    median = statistics.median(runs)
-    spread = (max(runs) - min(runs)) / median if median > 0 else None
-    record |= {"seconds_per_step": median, "num_steps": steps, "relative_spread": spread}
+    _refuse_slow(per_step, 2 * limit)  # near the limit, one run does not decide
+    # On one thread, what counts is processor time: while something else has the core, it stands still.
+    counts = cpu_clock if jax.default_backend() == "cpu" and this_machine().threads == 1 else clock
+    dispatch = min(program.seconds(0, 0, counts) for _ in range(TRIALS))
+    steps = settings.num_steps or _choose_steps(program, settings.target_seconds, dispatch, counts)
+    runs = _timed_runs(program, settings, steps, dispatch, (clock, cpu_clock, counts))
+    probe = float(np.median(runs.probe))
+    repeats = np.median(runs.relative, axis=0) * probe
+    median = statistics.median(repeats.tolist())
+    record |= {
+        "seconds_per_step": median,
+        "probe_seconds": probe,
+        "num_steps": steps,
+        "relative_spread": float(np.ptp(repeats) / median),
+        "relative_noise": float(np.median(np.ptp(runs.relative, axis=0) * probe / repeats)),
+        "cpu_share": round(float(min(1.0, runs.cpu_share.mean())), 3),
+    }
     _refuse_slow(median, limit)
     record["valid"] = True
 
 
-def _choose_steps(program: StepProgram, target_seconds: float, clock: Clock) -> int:
-    """Returns how many steps take about `target_seconds`, from trials long enough to measure."""
+class _Runs(NamedTuple):
+    """Timed runs; every field is [runs, repeats]."""
+
+    relative: np.ndarray  # seconds per step and task, over the seconds of the probes beside the run
+    probe: np.ndarray  # seconds
+    cpu_share: np.ndarray
+
+
+def _timed_runs(
+    program: StepProgram,
+    settings: TimingSettings,
+    steps: int,
+    dispatch: float,
+    clocks: tuple[Clock, Clock, Clock],
+) -> _Runs:
+    clock, cpu_clock, counts = clocks
+    runs = _Runs(*np.zeros((3, settings.runs, settings.repeats)))
+    for index in np.ndindex(settings.runs, settings.repeats):  # in turns: a slow moment hits each repeat once
+        before = probe_seconds(counts)
+        began, cpu_began = clock(), cpu_clock()
+        seconds = max(program.seconds(index[1], steps, counts) - dispatch, LEAST_SECONDS)
+        cpu_seconds, wall = cpu_clock() - cpu_began, clock() - began
+        probe = (before + probe_seconds(counts)) / 2
+        runs.relative[index] = seconds / (steps * program.num_tasks) / probe
+        runs.probe[index], runs.cpu_share[index] = probe, cpu_seconds / wall
+    return runs
+
+
+def _choose_steps(program: StepProgram, target_seconds: float, dispatch: float, counts: Clock) -> int:
+    """Returns how many steps take about `target_seconds`, from trials long enough to measure.
+
+    The fastest of several trials counts: taken for slow because of one busy moment, a program would be given so
+    few steps that what is measured is its dispatch.
+    """
     steps = 1
     while steps < MAX_STEPS:
-        steps *= 4
-        seconds = program.seconds(0, steps, clock)
+        seconds = min(program.seconds(0, steps, counts) for _ in range(TRIALS)) - dispatch
         if seconds > target_seconds / 8:
-            seconds = min(seconds, program.seconds(0, steps, clock))  # a busy machine slows single trials
             return max(1, min(MAX_STEPS, round(steps * target_seconds / seconds)))
+        steps *= 4
     return MAX_STEPS
+
+
+def _refuse_hopeless(config: TaskConfig, settings: TimingSettings) -> None:
+    """Refuses what no processor core could run in time; an accelerator is given the chance."""
+    if jax.default_backend() != "cpu":
+        return
+    flops = config.approximate_cost()["flops_per_step"]
+    least = flops / (MAX_FLOPS_PER_SECOND * this_machine().threads)
+    if least > settings.max_seconds_per_step:
+        raise RefusedError(
+            f"too slow: {flops:.3g} operations per step cannot be done in {settings.max_seconds_per_step:g} s"
+        )
 
 
 def _refuse_slow(seconds: float, limit: float) -> None:
