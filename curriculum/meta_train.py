@@ -65,6 +65,7 @@ def meta_train(
     pool: WorkerPool,
     *,
     seed: int,
+    costs: Sequence[float] | None = None,
 ) -> Iterator[LearnerEvent]:
     """Yields events from `state` to the end of the phase.
 
@@ -77,6 +78,7 @@ def meta_train(
       state: Where to start: `init_learner(…)` or a restored checkpoint.
       pool: Who computes.
       seed: Of the phase.
+      costs: What a unit of each task is expected to take, in any unit: the longest start first. Changes no result.
 
     Raises:
       ValueError: If the number of tasks is not the phase's.
@@ -87,17 +89,17 @@ def meta_train(
         )
     outer_step = int(state.outer_step)
     if outer_step == 0 and np.isinf(float(state.best_validation)):
-        validated = _validate(phase, tasks, optimizer, state, pool, seed=seed)
+        validated = _validate(phase, tasks, optimizer, state, pool, seed=seed, costs=costs)
         state = validated.state
         yield validated
         yield CheckpointDue(0, state)
     while outer_step < phase.outer_steps:
-        done = _outer_step(phase, tasks, optimizer, state, pool, seed=seed)
+        done = _outer_step(phase, tasks, optimizer, state, pool, seed=seed, costs=costs)
         state, outer_step = done.state, done.outer_step
         yield done
         last = outer_step == phase.outer_steps
         if last or outer_step % phase.validate_every == 0:
-            validated = _validate(phase, tasks, optimizer, state, pool, seed=seed)
+            validated = _validate(phase, tasks, optimizer, state, pool, seed=seed, costs=costs)
             state = validated.state
             yield validated
         if last or outer_step % phase.checkpoint_every == 0:
@@ -115,9 +117,12 @@ def work_units(
     ]
 
 
-def _run(pool: WorkerPool, units: Sequence[WorkUnit], theta: Theta) -> list[WorkResult]:
+def _run(
+    pool: WorkerPool, units: Sequence[WorkUnit], theta: Theta, costs: Sequence[float] | None
+) -> list[WorkResult]:
     theta = jax.tree.map(np.asarray, theta)
-    return pool.run_all(run_work_unit, [(unit, theta) for unit in units], affinity=[u.task for u in units])
+    payloads = [(unit, theta) for unit in units]
+    return pool.run_all(run_work_unit, payloads, affinity=[unit.task for unit in units], costs=costs)
 
 
 def _outer_step(
@@ -128,6 +133,7 @@ def _outer_step(
     pool: WorkerPool,
     *,
     seed: int,
+    costs: Sequence[float] | None,
 ) -> OuterStepDone:
     units = work_units(
         phase,
@@ -136,7 +142,7 @@ def _outer_step(
         seed=(seed, TRAINING, int(state.outer_step)),
         sigma=phase.estimator.sigma,
     )
-    results = _run(pool, units, state.theta)
+    results = _run(pool, units, state.theta, costs)
     gradient = aggregate([result.gradient for result in results])
     state = apply_meta_gradient(phase, state, gradient)
     squares = [float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient)]
@@ -158,9 +164,10 @@ def _validate(
     pool: WorkerPool,
     *,
     seed: int,
+    costs: Sequence[float] | None,
 ) -> Validated:
     units = work_units(phase, tasks, optimizer, seed=(seed, VALIDATION), sigma=0.0)
-    results = _run(pool, units, state.theta_average)
+    results = _run(pool, units, state.theta_average, costs)
     per_task = tuple(result.meta_loss for result in results)
     meta_loss = float(np.mean(per_task))
     return Validated(

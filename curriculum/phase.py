@@ -13,7 +13,7 @@ from curriculum.schedules import ScheduleName
 from lopt.config import FrozenConfig
 from lopt.estimators.full_es import FullEsConfig
 from lopt.registry import lookup
-from runtime_model.rejection import ProblemSizeThresholds
+from runtime_model.rejection import SAFETY_QUANTILE, ProblemSizeThresholds
 from task_generator.known_distributions import DISTRIBUTIONS
 
 
@@ -44,6 +44,8 @@ class Phase(FrozenConfig):
     problem_size: ProblemSizeThresholds
     """Largest predicted seconds per inner step of a task, and with which probability."""
     min_valid_probability: float = Field(0.5, ge=0, le=1)
+    safety_quantile: float = Field(SAFETY_QUANTILE, gt=0, lt=1)
+    """Least predicted probability that a task stays within its problem size."""
     min_num_params: int = Field(1, ge=1)
     """Smaller networks are not used: with a handful of parameters every optimizer ends at the same loss."""
     max_num_params: int = Field(10**9, ge=1)

@@ -53,6 +53,7 @@ def sample_phase_tasks(
             rng,
             budget_seconds=seconds,
             min_valid_probability=phase.min_valid_probability,
+            safety_quantile=phase.safety_quantile,
         )
 
     return tuple(draw(index) for index in range(phase.num_static_configs))

@@ -37,10 +37,12 @@ class WorkerPool(Protocol):
         payloads: Sequence[tuple[Any, ...]],
         *,
         affinity: Sequence[str] | None = None,
+        costs: Sequence[float] | None = None,
     ) -> list[Result]:
         """Returns `fn(*payload)` for every payload, in order.
 
-        Units with the same affinity prefer the same worker, which then has their program compiled.
+        Units with the same affinity prefer the same worker, which then has their program compiled. What costs
+        most (in any unit) starts first, and workers get about equal costs.
         """
         ...
 
@@ -64,9 +66,10 @@ class InProcessWorkerPool:
         payloads: Sequence[tuple[Any, ...]],
         *,
         affinity: Sequence[str] | None = None,
+        costs: Sequence[float] | None = None,
     ) -> list[Result]:
         """Returns the results in order."""
-        del affinity
+        del affinity, costs
         return [fn(*payload) for payload in payloads]
 
     def imap_unordered(

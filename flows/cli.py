@@ -55,7 +55,7 @@ def demo(
     memory_limit: MemoryLimit = None,
     debug: Debug = False,
 ) -> None:
-    """Run everything on embedded real data, in at most eight minutes on two cores.
+    """Run everything on embedded real data, in about ten minutes on two cores.
 
     Samples 60 small tasks, times them, fits the run-time model, meta-trains two phases, compares the result with
     Adam and AdamW tuned per task, promotes it if it is better, and writes a report. Kill it at any moment: the
@@ -145,8 +145,19 @@ def time(
     distribution: Distribution = None,
     count: Count = None,
     seed: Seed = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="A task family's whole prior instead of a distribution; all: every family's."),
+    ] = None,
     max_seconds_per_step: Annotated[
         float | None, typer.Option(help="Slower configurations count as invalid [0.05].")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="What one configuration may take, compilation included [60].")
+    ] = None,
+    update: Annotated[
+        str | None,
+        typer.Option(help="Optimizer whose update is timed too: adam, an architecture, none [adam]."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was timed before.")] = False,
     home: Home = None,
@@ -155,11 +166,18 @@ def time(
     memory_limit: MemoryLimit = None,
     debug: Debug = False,
 ) -> None:
-    """Time sampled configurations on the workers; what fails is recorded as invalid."""
+    """Time sampled configurations on the workers; what fails is recorded as invalid, with the reason.
+
+    Example: keirin time --family all --count 20 tells keirin what this machine does: the run-time model that it
+    comes with is then corrected by `keirin fit`. A larger count adds to what was timed before.
+    """
     values = {
         "distribution": distribution,
         "count": count,
         "seed": seed,
+        "family": family,
+        "max_seconds": max_seconds,
+        "update": update,
         "max_seconds_per_step": max_seconds_per_step,
         "again": again,
     }
@@ -169,15 +187,19 @@ def time(
 
 @app.command(rich_help_panel=STEPS)
 def fit(
-    distribution: Distribution = None,
-    count: Count = None,
-    seed: Seed = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Fit the paper's networks too, and show how they compare: minutes."),
+    ] = False,
     fit_seed: Annotated[int | None, typer.Option(help="Folds and initial weights [0].")] = None,
     home: Home = None,
     debug: Debug = False,
 ) -> None:
-    """Fit the run-time and validity model to the timings, and print its held-out error."""
-    values = {"distribution": distribution, "count": count, "seed": seed, "fit_seed": fit_seed}
+    """Fit the run-time and validity model to this machine's timings, and print its held-out error per family.
+
+    What has not been timed here is predicted from the timings that keirin comes with, as far as they apply.
+    """
+    values = {"compare": compare or None, "fit_seed": fit_seed}
     settings = _settings(home, None, None, None)
     _run("flows.fit_runtime_model.fit_runtime_model", "FitParameters", values, settings, debug, False)
 

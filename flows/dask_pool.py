@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -68,6 +67,7 @@ class DaskWorkerPool:
         payloads: Sequence[Payload],
         *,
         affinity: Sequence[str] | None = None,
+        costs: Sequence[float] | None = None,
         timeout: float | None = None,
         on_result: Callable[[int, Result], None] | None = None,
     ) -> list[Result]:
@@ -77,11 +77,15 @@ class DaskWorkerPool:
           fn: An importable function.
           payloads: The arguments that it is called with, one tuple per unit of work.
           affinity: Per payload, the key of the worker that it prefers.
+          costs: Per payload, what it is expected to take, in any unit: the longest start first, and workers get
+            about equal sums.
           timeout: Seconds that may pass without any unit finishing.
           on_result: Called with (index, result) as each unit finishes, for progress and storage.
         """
         results: dict[int, Result] = {}
-        for index, result in self.imap_unordered(fn, payloads, affinity=affinity, timeout=timeout):
+        for index, result in self.imap_unordered(
+            fn, payloads, affinity=affinity, costs=costs, timeout=timeout
+        ):
             results[index] = result
             if on_result is not None:
                 on_result(index, result)
@@ -93,6 +97,7 @@ class DaskWorkerPool:
         payloads: Sequence[Payload],
         *,
         affinity: Sequence[str] | None = None,
+        costs: Sequence[float] | None = None,
         timeout: float | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Yields (index, result) in the order of completion; the arguments are those of `run_all`.
@@ -106,7 +111,7 @@ class DaskWorkerPool:
           Exception: Whatever `fn` raises, with its remote traceback.
         """
         finished: queue.SimpleQueue[int] = queue.SimpleQueue()
-        pending = self._submit(fn, payloads, affinity)
+        pending = self._submit(fn, payloads, affinity, costs)
         for index, future in pending.items():
             future.add_done_callback(lambda _, index=index: finished.put(index))
         try:
@@ -144,18 +149,29 @@ class DaskWorkerPool:
         self.close()
 
     def _submit(
-        self, fn: Callable[..., Any], payloads: Sequence[Payload], affinity: Sequence[str] | None
+        self,
+        fn: Callable[..., Any],
+        payloads: Sequence[Payload],
+        affinity: Sequence[str] | None,
+        costs: Sequence[float] | None,
     ) -> dict[int, Future]:
-        """Sends every payload off, in one graph per preferred worker."""
+        """Sends every payload off, in one graph per preferred worker, the costliest first."""
         self._require_running()
-        homes: Sequence[str | None] = [None] * len(payloads) if affinity is None else self._place(affinity)
-        if len(homes) != len(payloads):
-            raise ValueError(
-                f"`affinity` needs one key per payload, got {len(homes)} for {len(payloads)} payloads."
-            )
+        for name, given in (("affinity", affinity), ("costs", costs)):
+            if given is not None and len(given) != len(payloads):
+                raise ValueError(
+                    f"`{name}` needs one entry per payload, got {len(given)} for {len(payloads)} payloads."
+                )
+        weights = [1.0] * len(payloads) if costs is None else list(costs)
+        homes: Sequence[str | None] = (
+            [None] * len(payloads) if affinity is None else self._place(affinity, weights)
+        )
+        order = sorted(
+            range(len(payloads)), key=lambda index: -weights[index]
+        )  # stable: equals keep their order
         futures: dict[int, Future] = {}
-        for home in dict.fromkeys(homes):
-            indices = [i for i, of in enumerate(homes) if of == home]
+        for home in dict.fromkeys(homes[index] for index in order):
+            indices = [index for index in order if homes[index] == home]
             placement = {} if home is None else {"workers": [home], "allow_other_workers": True}
             batch = self._client.map(
                 _call, [payloads[i] for i in indices], fn=fn, key=fn.__name__, pure=False, **placement
@@ -163,14 +179,16 @@ class DaskWorkerPool:
             futures.update(zip(indices, batch, strict=True))
         return futures
 
-    def _place(self, affinity: Sequence[str]) -> list[str | None]:
-        """Returns each key's worker: the one it had, or else the one with the fewest of these payloads."""
+    def _place(self, affinity: Sequence[str], weights: Sequence[float]) -> list[str | None]:
+        """Returns each key's worker: the one it had, or else the one with the least cost so far."""
         workers = self._worker_addresses()
-        sizes = Counter(affinity)
+        sizes = dict.fromkeys(affinity, 0.0)
+        for key, weight in zip(affinity, weights, strict=True):
+            sizes[key] += weight
         if len(sizes) < len(workers) or not workers:
             # Keeping keys apart would leave workers idle; with all of them restarting, the scheduler waits.
             return [None] * len(affinity)
-        load = Counter(dict.fromkeys(workers, 0))
+        load = dict.fromkeys(workers, 0.0)
         homeless = []
         for key, size in sizes.items():
             if self._home_of.get(key) in load:

@@ -15,10 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from curriculum.phases import CURRICULA, PHASES
 from lopt.architectures import ARCHITECTURES
 from lopt.registry import UnknownNameError, lookup
+from runtime_model.update_program import NO_UPDATE, UPDATES
 from task_generator.evaluation_set import EVALUATION_SETS
+from task_generator.families import FAMILIES
 from task_generator.known_distributions import DISTRIBUTIONS
 
 NEXT_PHASE = "next"
+ALL_FAMILIES = "all"
 
 
 def _check_name(registry: Mapping[str, Any], kind: str) -> BeforeValidator:
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     CurriculumName: TypeAlias = str
     ArchitectureName: TypeAlias = str
     EvaluationSetName: TypeAlias = str
+    FamilyName: TypeAlias = str
+    UpdateName: TypeAlias = str
 else:
 
     def _choice(title: str, registry: Mapping[str, Any], kind: str) -> Any:
@@ -48,6 +53,8 @@ else:
     CurriculumName = _choice("Curriculum", CURRICULA, "curriculum")
     ArchitectureName = _choice("Architecture", ARCHITECTURES, "architecture")
     EvaluationSetName = _choice("EvaluationSet", EVALUATION_SETS, "evaluation set")
+    FamilyName = _choice("Family", {ALL_FAMILIES: None, **FAMILIES}, "task family")
+    UpdateName = _choice("Update", {NO_UPDATE: None, **UPDATES}, "optimizer to time")
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -67,19 +74,42 @@ class SampleParameters(Parameters):
 
 
 class TimeParameters(SampleParameters):
-    """Which configurations to time, and when one counts as too slow."""
+    """Which configurations to time, and when one counts as invalid."""
 
+    family: FamilyName | None = Field(
+        None,
+        description="Time this family's whole prior on embedded data instead of the distribution; all: every "
+        "family's, `count` each.",
+    )
     max_seconds_per_step: float = Field(
         0.05, gt=0, le=60, description="A configuration that needs longer per inner step counts as invalid."
     )
     repeats: int = Field(5, ge=1, le=100, description="Timed runs per configuration; the median counts.")
+    max_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="A configuration that takes longer to compile and measure is invalid.",
+    )
+    update: UpdateName = Field(
+        "adam", description="Optimizer whose update is timed beside the gradient step; none: no optimizer's."
+    )
     again: bool = Field(False, description="Measure configurations again that have been timed before.")
 
 
-class FitParameters(TimeParameters):
-    """Which timings to fit the run-time model to: those of this sample."""
+class FitParameters(Parameters):
+    """How to fit the run-time model to all timings of this machine."""
 
-    fit_seed: Seed = Field(0, description="Decides folds, validation rows and initial weights.")
+    fit_seed: Seed = Field(0, description="Decides folds and initial weights.")
+    compare: bool = Field(
+        False, description="Fit the paper's networks too and show how they compare; takes minutes."
+    )
+    min_growth: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Keep the last fit unless there are this many times more timings: 0.25 is a quarter more.",
+    )
 
 
 class TrainParameters(Parameters):

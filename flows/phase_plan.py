@@ -19,9 +19,9 @@ from curriculum.phase_tasks import sample_phase_tasks
 from curriculum.phases import CURRICULA
 from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
-from flows.fit_runtime_model import load_runtime_model
 from flows.optimizer_reference import initial_theta, optimizer_fingerprint
 from flows.parameters import NEXT_PHASE, TrainParameters
+from flows.runtime_models import load_runtime_model
 from flows.session import Session
 from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig, derive
@@ -49,6 +49,7 @@ class PhasePlan:
       started_from: What that is, for people.
       tasks: The static configurations.
       spec: The identity.
+      task_seconds: Predicted seconds per inner step of each task; decides the order of work, and no result.
     """
 
     phase: Phase
@@ -58,6 +59,7 @@ class PhasePlan:
     started_from: str
     tasks: tuple[TaskConfig, ...]
     spec: ArtifactSpec
+    task_seconds: tuple[float, ...] | None = None
 
     @property
     def run_name(self) -> str:
@@ -75,7 +77,7 @@ def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
 
     Raises:
       UnknownNameError: If the curriculum has no such phase.
-      StepIncompleteError: If the run-time model, or the phase it starts from, is missing.
+      StepIncompleteError: If the phase it starts from is missing.
       BudgetUnreachableError: If no task fits the phase's problem size.
     """
     phases = phases_of(parameters)
@@ -104,7 +106,8 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
         (model_fingerprint, start_digest),
     )
     tasks = _tasks(phase, parameters.seed, spec, model, session)
-    return PhasePlan(phase, optimizer, parameters.seed, theta, started_from, tasks, spec)
+    seconds = tuple(model.predict(tasks).seconds.tolist())
+    return PhasePlan(phase, optimizer, parameters.seed, theta, started_from, tasks, spec, seconds)
 
 
 def _with_overrides(phase: Phase, parameters: TrainParameters) -> Phase:

@@ -93,7 +93,15 @@ def _follow(
     plan: PhasePlan, progress: PhaseProgress, session: Session, run: Run, advance: Callable[..., None]
 ) -> None:
     """Takes in the learner's events, one after the other."""
-    events = meta_train(plan.phase, plan.tasks, plan.optimizer, progress.state, session.pool, seed=plan.seed)
+    events = meta_train(
+        plan.phase,
+        plan.tasks,
+        plan.optimizer,
+        progress.state,
+        session.pool,
+        seed=plan.seed,
+        costs=plan.task_seconds,
+    )
     last, note = time.monotonic(), ""
     for event in events:
         now = time.monotonic()

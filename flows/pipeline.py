@@ -25,6 +25,9 @@ from flows.report import report
 from flows.session import current_session
 from flows.time_tasks import time_tasks
 
+REFIT_GROWTH = 0.25
+"""The run-time model is fitted again when a quarter more timings have come in: another model draws other tasks."""
+
 
 @flow(name="pipeline", flow_run_name="{parameters.curriculum}")
 def pipeline(parameters: PipelineParameters = PipelineParameters()) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def pipeline(parameters: PipelineParameters = PipelineParameters()) -> dict[str,
         with stage(session.workspace, "sample and time"):
             time_tasks(TimeParameters(**sample))
         with stage(session.workspace, "fit"):
-            fit_runtime_model(FitParameters(**sample, fit_seed=parameters.seed))
+            fit_runtime_model(FitParameters(fit_seed=parameters.seed, min_growth=REFIT_GROWTH))
             session.release_memory()
         for phase in get_curriculum(parameters.curriculum):
             with stage(session.workspace, f"train {phase.name}"):

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.reporting import (
+    AcceptedTasks,
     EvaluationReport,
+    FamilyErrors,
     Location,
     MachineReport,
     PhaseReport,
@@ -84,6 +86,8 @@ def runtime_model_report(record: dict[str, Any]) -> RuntimeModelReport:
             family=point.family,
             measured_seconds=point.measured_seconds,
             predicted_seconds=point.predicted_seconds,
+            low_seconds=point.low_seconds,
+            high_seconds=point.high_seconds,
         )
         for point in report.points
         if point.valid and point.measured_seconds is not None
@@ -94,12 +98,31 @@ def runtime_model_report(record: dict[str, Any]) -> RuntimeModelReport:
         points=points,
         median_relative_error=report.median_relative_error,
         p90_relative_error=report.p90_relative_error,
-        linear_median_relative_error=report.base_median_relative_error,
+        interval_coverage=report.interval_coverage,
         spearman=report.spearman,
         validity_accuracy=report.validity_accuracy,
         validity_auc=report.validity_auc,
         validation=f"{report.num_folds}-fold cross-validation",
         invalid_reasons=tuple((reason, count) for reason, count in record["reasons"]),
+        families=tuple(family_errors(report, family) for family in report.families),
+        accepted=tuple(AcceptedTasks.model_validate(one) for one in record.get("accepted", ())),
+    )
+
+
+def family_errors(report: CalibrationReport, family: str) -> FamilyErrors:
+    """Returns one family's part of a fit's errors."""
+    part = report.for_family(family)
+    return FamilyErrors(
+        family=family,
+        num_timings=part.num_timings,
+        num_timed=part.num_timed,
+        median_relative_error=part.median_relative_error,
+        p90_relative_error=part.p90_relative_error,
+        spearman=part.spearman,
+        interval_coverage=part.interval_coverage,
+        validity_auc=part.validity_auc,
+        predicted_by=report.chosen(family),
+        by_estimator=tuple(part.median_by_estimator.items()),
     )
 
 

@@ -131,9 +131,9 @@ class Vocabulary(FrozenConfig):
         return keys, {value: row for row, value in enumerate(self.values, start=2)}
 
 
-def build_vocabulary(config_type: type[BaseModel], pairs: Iterable[Sequence[Pair]] = ()) -> Vocabulary:
-    """Returns the vocabulary of a configuration class, extended by the pairs of the configurations to fit."""
-    schema_keys, schema_values = schema_pairs(config_type)
+def build_vocabulary(config_type: type[BaseModel] | None, pairs: Iterable[Sequence[Pair]] = ()) -> Vocabulary:
+    """Returns the vocabulary of a configuration class (if given) and of the configurations to fit."""
+    schema_keys, schema_values = ([], []) if config_type is None else schema_pairs(config_type)
     keys, values = dict.fromkeys(schema_keys), dict.fromkeys(schema_values)
     numbers: dict[str, list[float]] = {}
     for key, value in (pair for config_pairs in pairs for pair in config_pairs):

@@ -1,190 +1,278 @@
 """Fits a run-time model to timings and measures its error on configurations it was not fitted on.
 
-All members of all cross-validation folds, and those of the final model, are fitted in one compiled program:
-a fold is nothing but a set of row weights. Within a fold every member sets aside its own validation rows,
-which choose its step; the fold's own rows play no part, so the reported error is of unseen configurations.
-One choice is made on those rows: whether the deep set corrects the seconds, or the regression stands alone.
+Every estimator is fitted once per fold, without the fold, and once to everything. For each family the estimator
+with the least held-out error predicts; the width of its intervals is stretched until they cover what they say;
+a regression on its predictions says whether a configuration runs at all. In the report all three choices are
+made for each fold on the other folds, so the reported errors are of unseen configurations.
 
-Deviation from [1]: one model for all families (the family is a category and qualifies the keys), fitted to
-log seconds of everything that ran, too slow ones included, with validity as a second output of the same
-network.
+Deviation from [1]: log seconds are fitted to everything that ran, too slow ones included.
 
 [1] Metz et al. 2022, VeLO (arXiv:2211.09760), App. C.4
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel
 
-from runtime_model.calibration import CalibrationPoint, CalibrationReport, summarize
-from runtime_model.ensemble import (
-    FitSettings,
-    Member,
-    Targets,
-    apply_member,
-    base_log_seconds,
-    fit_members,
+from runtime_model.calibration import INTERVAL, INTERVAL_Z, CalibrationPoint, CalibrationReport, summarize
+from runtime_model.estimators import ESTIMATORS
+from runtime_model.estimators.base import EstimatorConfig, LogSeconds
+from runtime_model.estimators.transferred import TransferredConfig
+from runtime_model.prediction import (
+    TRANSFERRED,
+    FamilyPart,
+    RuntimeModel,
+    RuntimeModelInfo,
+    part_name,
 )
-from runtime_model.features import ConfigFeatures, build_vocabulary, featurize, read_pairs
-from runtime_model.kernel import coordinate_weights, coordinates, kernel
-from runtime_model.network import NetworkConfig
-from runtime_model.prediction import ModelArrays, RuntimeModel, RuntimeModelInfo
+from runtime_model.table import TimingTable, timing_table
 from runtime_model.timing import StepTiming
+from runtime_model.validity import ValidityModel, fit_validity
 from task_generator.task_config import TaskConfig
 
 MIN_TIMED = 8
+"""Timings that ran, without which a family has no estimator of its own."""
+MIN_FOLD_ROWS = 4
+STRETCH_PRIOR = 10
+"""Rows of a perfectly calibrated family that a family's stretch is shrunk towards."""
+
+
+class _Fits(NamedTuple):
+    """One estimator: its predictions of every row by the fold that left it out, and its final parts."""
+
+    held_out: LogSeconds  # [N]; NaN where the estimator was not fitted
+    parts: dict[str, Any]  # part name → fitted
 
 
 def fit(
     timings: Sequence[StepTiming],
     *,
     seed: int,
-    num_steps: int = 200,
-    num_members: int = 4,
+    base: RuntimeModel | None = None,
     num_folds: int = 5,
-    learning_rate: float = 3e-3,
-    weight_decay: float = 1e-2,
-    validation_fraction: float = 0.2,
+    estimators: Mapping[str, EstimatorConfig] = ESTIMATORS,
     config_type: type[BaseModel] = TaskConfig,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[RuntimeModel, CalibrationReport]:
     """Fits the model to all timings; the report comes from `num_folds` further fits, each without a fold.
 
     Args:
-      timings: Measurements, invalid ones included. A configuration measured twice is put in one fold.
-      seed: Determines folds, validation rows and initial weights: same timings and seed, same model.
-      num_steps: Adam steps per member, full batch.
-      num_members: Members of the ensemble.
+      timings: Measurements of one machine, invalid ones included. A configuration measured twice is put in one
+        fold.
+      seed: Determines folds and initial weights: same timings and seed, same model.
+      base: A model fitted elsewhere. Corrected, it competes with the estimators, and predicts the families that
+        have no timings here.
       num_folds: Folds of the error estimate; at most the number of configurations.
-      learning_rate: Initial; decays along a cosine.
-      weight_decay: Of the deep set.
-      validation_fraction: Part of a member's rows that chooses its step.
+      estimators: What competes, by name; one must span the families.
       config_type: The class of the configurations in the timings.
+      on_progress: Told what is being fitted.
 
     Raises:
-      ValueError: If fewer than 8 configurations ran.
+      ValueError: If fewer than 8 configurations ran, and there is no base.
     """
-    num_timed = sum(timing.seconds_per_step is not None for timing in timings)
-    if num_timed < MIN_TIMED:
+    table = timing_table(timings, config_type)
+    _check(table, timings, base)
+    fold = _assign_folds(table.fingerprints, num_folds, np.random.default_rng(seed))
+    groups = [fold != k for k in range(int(fold.max()) + 1)] + [np.ones(len(fold), bool)]
+    fits: dict[str, _Fits] = {}
+    if int(table.is_timed.sum()) >= MIN_TIMED:
+        for name, estimator in estimators.items():
+            on_progress(name)
+            fits[name] = _fit_estimator(name, estimator, table, fold, groups, seed)
+    if base is not None:
+        on_progress(TRANSFERRED)
+        fits[TRANSFERRED] = _fit_transferred(base, table, fold, groups, compete=bool(fits))
+    families = {}
+    points: list[CalibrationPoint] = []
+    for family in sorted(set(table.families.tolist())):
+        rows = np.flatnonzero(table.families == family)
+        families[family], held_out = _choose(family, table, fold, rows, fits)
+        points += held_out
+    machine = next((t.machine for t in timings if t.machine is not None), None)
+    spanning = TRANSFERRED if base is not None else next((n for n, f in fits.items() if n in f.parts), None)
+    used = {
+        spanning,
+        *(n for f, part in families.items() for n in (part.estimator, part_name(part.estimator, f))),
+    }
+    parts = {name: part for f in fits.values() for name, part in f.parts.items() if name in used}
+    info = RuntimeModelInfo(
+        num_timings=len(timings),
+        seed=seed,
+        machine=machine,
+        families=families,
+        fingerprints=tuple(sorted(set(table.fingerprints.tolist()))),
+        spanning=spanning,
+    )
+    return RuntimeModel(info, parts, base), summarize(points, num_folds=len(groups) - 1)
+
+
+def _check(table: TimingTable, timings: Sequence[StepTiming], base: RuntimeModel | None) -> None:
+    num_timed = int(table.is_timed.sum())
+    if not timings or (num_timed < MIN_TIMED and base is None):
         reasons = sorted({timing.reason for timing in timings if timing.reason})[:3]
         raise ValueError(
             f"`timings` must hold at least {MIN_TIMED} configurations that ran, got {num_timed} of "
             f"{len(timings)} ({reasons=}). Time more configurations, or raise the time limit."
         )
-    pairs = [read_pairs(config_type.model_validate_json(timing.config_json)) for timing in timings]
-    vocabulary = build_vocabulary(config_type, pairs)
-    network = NetworkConfig(num_keys=vocabulary.num_keys, num_values=vocabulary.num_values)
-    features, targets = featurize(pairs, vocabulary), _targets(timings)
-    rng = np.random.default_rng(seed)
-    fold = _assign_folds([timing.config_fingerprint for timing in timings], num_folds, rng)
-    folds = int(fold.max()) + 1
-    train, validation = _row_weights(fold, folds, num_members, validation_fraction, rng)
-    keys = jax.random.split(jax.random.key(seed), train.shape[:2])
-    settings = FitSettings(num_steps, learning_rate, weight_decay)
-    points = coordinates(features, jnp.asarray(coordinate_weights(vocabulary)), network.num_keys)
-    members, _ = fit_members(
-        keys, train, validation, points, features, targets, network=network, settings=settings
-    )
-    info = RuntimeModelInfo(
-        vocabulary=vocabulary,
-        network=network,
-        num_members=num_members,
-        num_timings=len(timings),
-        seed=seed,
-        hardware=timings[0].hardware,
-        jax_version=timings[0].jax_version,
-        optimizer=timings[0].optimizer,
-    )
-    report = _held_out(timings, members, points, features, network, fold)
-    final = jax.tree.map(lambda leaf: leaf[-1], members)
-    if not report.uses_deep_set:
-        final = final._replace(time_network=jax.tree.map(jnp.zeros_like, final.time_network))
-    return RuntimeModel(info, ModelArrays(points, final)), report
 
 
-def _targets(timings: Sequence[StepTiming]) -> Targets:
-    seconds = [timing.seconds_per_step for timing in timings]
-    return Targets(
-        log_seconds=jnp.asarray([math.log(s) if s else 0.0 for s in seconds], jnp.float32),
-        is_timed=jnp.asarray([float(bool(s)) for s in seconds], jnp.float32),
-        is_valid=jnp.asarray([float(timing.valid) for timing in timings], jnp.float32),
-    )
-
-
-def _assign_folds(fingerprints: Sequence[str], num_folds: int, rng: np.random.Generator) -> np.ndarray:
+def _assign_folds(fingerprints: np.ndarray, num_folds: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the fold of each row [N]; equal fingerprints share one, and the folds are of about one size."""
-    unique, inverse = np.unique(np.asarray(fingerprints), return_inverse=True)
+    unique, inverse = np.unique(fingerprints, return_inverse=True)
     order = rng.permutation(len(unique))
     folds: np.ndarray = (order % min(num_folds, len(unique)))[inverse]
     return folds
 
 
-def _row_weights(
-    fold: np.ndarray, num_folds: int, num_members: int, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns train and validation weights [num_folds + 1, M, N]; the last group holds no fold out."""
-    shape = (num_folds + 1, num_members, len(fold))
-    train, validation = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for group in range(num_folds + 1):
-        rows = np.flatnonzero(fold != group)
-        for member in range(num_members):
-            order = rng.permutation(rows)
-            count = max(1, round(fraction * len(rows)))
-            validation[group, member, order[:count]] = 1.0
-            train[group, member, order[count:]] = 1.0
-    return train, validation
-
-
-def _held_out(
-    timings: Sequence[StepTiming],
-    members: Member,
-    points: jax.Array,
-    features: ConfigFeatures,
-    network: NetworkConfig,
+def _fit_estimator(
+    name: str,
+    estimator: EstimatorConfig,
+    table: TimingTable,
     fold: np.ndarray,
-) -> CalibrationReport:
-    """Predicts each row with the members of the fold that left it out, by the better of the two models."""
-    gram = kernel(points, points)
-
-    @jax.jit
-    def apply(members: Member) -> tuple[jax.Array, jax.Array, jax.Array]:
-        def one(member: Member) -> tuple[jax.Array, jax.Array, jax.Array]:
-            base = base_log_seconds(member, gram)
-            return *apply_member(member, base, features, network), base
-
-        return jax.vmap(jax.vmap(one))(members)
-
-    groups = [np.asarray(values) for values in apply(members)]  # [folds + 1, members, N]
-    rows = np.arange(len(fold))
-    held_log, held_logit, held_base = (group[fold, :, rows] for group in groups)  # [N, members]
-    probability = (1.0 / (1.0 + np.exp(-held_logit.astype(np.float64)))).mean(axis=1)
-    log_corrected, log_base = held_log.mean(axis=1), held_base.mean(axis=1)
-    uses_deep_set = _corrects(timings, log_corrected, log_base)
-    predicted, base = np.exp(log_corrected if uses_deep_set else log_base), np.exp(log_base)
-    held_out = [
-        CalibrationPoint(
-            config_fingerprint=timing.config_fingerprint,
-            family=timing.family,
-            measured_seconds=timing.seconds_per_step,
-            predicted_seconds=float(predicted[i]),
-            base_seconds=float(base[i]),
-            valid=timing.valid,
-            valid_probability=float(probability[i]),
-        )
-        for i, timing in enumerate(timings)
-    ]
-    return summarize(held_out, num_folds=int(fold.max()) + 1, uses_deep_set=uses_deep_set)
+    groups: list[np.ndarray],
+    seed: int,
+) -> _Fits:
+    """Fits one estimator to all families at once, or to one after the other."""
+    everything = np.ones(len(fold), bool)
+    if estimator.spans_families:
+        subsets = {name: everything}
+    else:
+        subsets = {part_name(name, f): table.families == f for f in sorted(set(table.families.tolist()))}
+    mean, std = np.full((2, len(fold)), np.nan)
+    parts = {}
+    for part, subset in subsets.items():
+        inside = [group[subset] for group in groups]
+        known = table.is_timed[subset]
+        if min(int((group & known).sum()) for group in inside) < MIN_FOLD_ROWS:
+            continue
+        rows = table.rows(subset)
+        fitted = estimator.fit(rows, inside, seed=seed)
+        parts[part] = fitted[-1]
+        at = np.flatnonzero(subset)
+        for k, one in enumerate(fitted[:-1]):
+            held = fold[subset] == k
+            if held.any():
+                mean[at[held]], std[at[held]] = one.predict(rows.rows(held).pairs)
+    return _Fits(LogSeconds(mean, std), parts)
 
 
-def _corrects(timings: Sequence[StepTiming], corrected: np.ndarray, base: np.ndarray) -> bool:
-    """Returns whether the deep set lowers the held-out squared error of log seconds over what ran."""
-    measured = {
-        i: math.log(timing.seconds_per_step) for i, timing in enumerate(timings) if timing.seconds_per_step
+def _fit_transferred(
+    base: RuntimeModel, table: TimingTable, fold: np.ndarray, groups: list[np.ndarray], *, compete: bool
+) -> _Fits:
+    """Corrects the base; in competition, what the base was fitted to is not held out and not predicted."""
+    fitted = TransferredConfig().fit_base(table, groups, base)
+    mean, std = np.full((2, len(fold)), np.nan)
+    for k, one in enumerate(fitted[:-1]):
+        held = fold == k
+        rows = table.rows(held)
+        there = base.predict_log(rows.pairs, rows.families.tolist())
+        mean[held], std[held] = one.correct(there, rows.families.tolist())
+    if compete:
+        mean[np.isin(table.fingerprints, list(base.info.fingerprints))] = np.nan
+    return _Fits(LogSeconds(mean, std), {TRANSFERRED: fitted[-1]})
+
+
+def _choose(
+    family: str, table: TimingTable, fold: np.ndarray, rows: np.ndarray, fits: Mapping[str, _Fits]
+) -> tuple[FamilyPart, list[CalibrationPoint]]:
+    """Returns the family's part, chosen on all its rows, and its points, each chosen on the other folds' rows."""
+    held_out = {
+        name: LogSeconds(f.held_out.mean[rows], f.held_out.std[rows])
+        for name, f in fits.items()
+        if np.isfinite(f.held_out.mean[rows]).all()
     }
-    rows, truth = list(measured), np.asarray(list(measured.values()))
-    return bool(((corrected[rows] - truth) ** 2).sum() < ((base[rows] - truth) ** 2).sum())
+    log_seconds, is_valid = table.log_seconds[rows], table.is_valid[rows]
+    pairs = [table.pairs[row] for row in rows]
+
+    def decide(use: np.ndarray) -> tuple[str, float, ValidityModel]:
+        name = _best(held_out, log_seconds, use & is_valid)
+        chosen = held_out[name]
+        stretch = _stretch(chosen, log_seconds, use & is_valid)
+        kept = [p for p, wanted in zip(pairs, use, strict=True) if wanted]
+        return name, stretch, fit_validity(kept, chosen.mean[use], is_valid[use])
+
+    points = []
+    for k in np.unique(fold[rows]):
+        here = fold[rows] == k
+        name, stretch, validity = decide(~here if (~here).any() else here)
+        at = np.flatnonzero(here)
+        probability = validity.probability([pairs[i] for i in at], held_out[name].mean[at])
+        for i, runs in zip(at, probability, strict=True):
+            points.append(
+                _point(
+                    table,
+                    rows[i],
+                    name,
+                    stretch,
+                    float(runs),
+                    {n: _row(h, int(i)) for n, h in held_out.items()},
+                )
+            )
+    name, stretch, validity = decide(np.ones(len(rows), bool))
+    part = FamilyPart(
+        estimator=name,
+        stretch=stretch,
+        validity=validity,
+        num_timings=len(rows),
+        num_timed=int(np.isfinite(log_seconds).sum()),
+        **_update_cost(table, rows),
+    )
+    return part, points
+
+
+def _best(held_out: Mapping[str, LogSeconds], log_seconds: np.ndarray, use: np.ndarray) -> str:
+    """Returns the estimator with the least mean absolute error of log seconds, the first among equals."""
+    use = use & np.isfinite(log_seconds)
+    errors = {
+        name: float(np.abs(one.mean[use] - log_seconds[use]).mean()) if use.any() else 0.0
+        for name, one in held_out.items()
+    }
+    return min(errors, key=lambda name: errors[name])
+
+
+def _stretch(predicted: LogSeconds, log_seconds: np.ndarray, use: np.ndarray) -> float:
+    """Returns the factor on the standard deviations with which 80 % intervals cover 80 % of the rows."""
+    use = use & np.isfinite(log_seconds)
+    scores = np.abs(predicted.mean[use] - log_seconds[use]) / predicted.std[use]
+    wanted = np.quantile(scores, INTERVAL) / INTERVAL_Z if len(scores) else 1.0
+    return float(np.exp(len(scores) * np.log(max(wanted, 0.05)) / (len(scores) + STRETCH_PRIOR)))
+
+
+def _update_cost(table: TimingTable, rows: np.ndarray) -> dict[str, float | None]:
+    """Returns the usual seconds of an optimizer's update per second of gradient step, where it was measured."""
+    ratio = table.update_seconds[rows] / np.exp(table.log_seconds[rows])
+    known = ratio[np.isfinite(ratio)]
+    return {"update_share": float(np.median(known)) if len(known) else None}
+
+
+def _row(predicted: LogSeconds, index: int) -> tuple[float, float]:
+    return float(predicted.mean[index]), float(predicted.std[index])
+
+
+def _point(
+    table: TimingTable,
+    row: int,
+    name: str,
+    stretch: float,
+    probability: float,
+    predicted: Mapping[str, tuple[float, float]],
+) -> CalibrationPoint:
+    mean, std = predicted[name]
+    seconds, width = float(np.exp(mean)), float(np.exp(INTERVAL_Z * stretch * std))
+    measured = table.log_seconds[row]
+    return CalibrationPoint(
+        config_fingerprint=str(table.fingerprints[row]),
+        family=str(table.families[row]),
+        measured_seconds=float(np.exp(measured)) if np.isfinite(measured) else None,
+        predicted_seconds=seconds,
+        low_seconds=seconds / width,
+        high_seconds=seconds * width,
+        estimator=name,
+        by_estimator={n: float(np.exp(m)) for n, (m, _) in predicted.items()},
+        valid=bool(table.is_valid[row]),
+        valid_probability=probability,
+    )

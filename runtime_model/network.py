@@ -1,13 +1,10 @@
-"""A deep set over key/value pairs that predicts a configuration's log seconds and whether it runs.
+"""A deep set over key/value pairs: one number per configuration, its log seconds or the logit of its validity.
 
 Every pair becomes `key embedding + value embedding + number · slope of the key`, goes through one small
 network shared by all pairs, is pooled over the pairs (masked mean and max), and a second network reads the
 pooled vector. Embeddings and slopes start at zero and get a gradient only where they are used, so whatever
 the fit never met (an unseen key, a category that the schema lists but no timing had) keeps contributing
 nothing.
-
-The time output is a *correction*: `runtime_model.fitting` adds it to a kernel regression on the same
-features.
 
 [1] Zaheer et al. 2017, Deep Sets (arXiv:1703.06114)  [2] Metz et al. 2022 (arXiv:2211.09760), App. C.4
 """
@@ -28,7 +25,7 @@ class NetworkConfig(FrozenConfig):
     num_keys: int
     num_values: int
     embedding_size: int = 16
-    hidden_size: int = 32
+    hidden_size: int = 64
 
     def build(self) -> DeepSet:
         """Returns the Flax module."""
@@ -36,7 +33,7 @@ class NetworkConfig(FrozenConfig):
 
 
 class DeepSet(nn.Module):
-    """Maps the features of one configuration to (log-seconds correction, validity logit)."""
+    """Maps the features of one configuration to a number."""
 
     num_keys: int
     num_values: int
@@ -44,10 +41,10 @@ class DeepSet(nn.Module):
     hidden_size: int
 
     @nn.compact
-    def __call__(self, features: ConfigFeatures) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, features: ConfigFeatures) -> jax.Array:
         """Applies the network.
 
-        Shapes: fields of `features` [N, K]; both results [N]. An N of any size, K of any size.
+        Shapes: fields of `features` [N, K]; the result [N]. An N of any size, K of any size.
         """
         zeros, embed = nn.initializers.zeros, self.embedding_size
         key_table = self.param("key_table", zeros, (self.num_keys, embed))
@@ -65,8 +62,8 @@ class DeepSet(nn.Module):
         )
         pooled = _masked_pool(hidden, jnp.asarray(features.mask))
         out = nn.relu(nn.Dense(self.hidden_size, name="set")(pooled))
-        out = nn.Dense(2, kernel_init=nn.initializers.normal(0.02), name="out")(out)
-        return out[..., 0], out[..., 1]
+        out = nn.Dense(1, kernel_init=nn.initializers.normal(0.02), name="out")(out)
+        return out[..., 0]
 
 
 def _masked_pool(hidden: jax.Array, mask: jax.Array) -> jax.Array:

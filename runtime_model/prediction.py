@@ -2,140 +2,206 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel
+from scipy.stats import norm
 
 from lopt.config import FrozenConfig
-from lopt.types import PyTree
-from runtime_model.ensemble import Member, apply_member, base_log_seconds, init_member
-from runtime_model.features import ConfigFeatures, Vocabulary, featurize
-from runtime_model.kernel import coordinate_weights, coordinates, kernel
-from runtime_model.network import NetworkConfig
+from runtime_model.estimators import COMPARED
+from runtime_model.estimators.base import Fitted, LogSeconds
+from runtime_model.estimators.transferred import FittedTransfer
+from runtime_model.features import Pair, read_pairs
+from runtime_model.machine import Machine
+from runtime_model.validity import ValidityModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+TRANSFERRED = "transferred"
+UNTIMED_STRETCH = 2.0
+"""Widens the intervals of a family that the model was not fitted to."""
+BASE, SEPARATOR = "base", "/"
+
+
+class UntimedFamilyError(ValueError):
+    """A configuration of a family that nothing is known about."""
 
 
 class Prediction(NamedTuple):
     """Predictions for n configurations."""
 
     seconds: np.ndarray
-    """[n] seconds per inner step and task."""
+    """[n] seconds per inner step and task: the median of what is likely."""
     valid_probability: np.ndarray
     """[n] probability that the configuration runs, within the time and memory limits of the timings."""
+    log_std: np.ndarray
+    """[n] standard deviation of the natural logarithm of the seconds."""
+
+    def upper(self, quantile: float) -> np.ndarray:
+        """Returns the seconds [n] that a measurement stays below with probability `quantile`."""
+        bound: np.ndarray = self.seconds * np.exp(norm.ppf(quantile) * self.log_std)
+        return bound
+
+
+class FamilyPart(FrozenConfig):
+    """How one family is predicted."""
+
+    estimator: str
+    stretch: float
+    """On the estimator's standard deviation, so that intervals cover what they say."""
+    validity: ValidityModel
+    num_timings: int
+    num_timed: int
+    update_share: float | None = None
+    """Usual seconds of an optimizer's update per second of gradient step."""
 
 
 class RuntimeModelInfo(FrozenConfig):
     """Everything about a fitted model but its arrays."""
 
     format_version: int = FORMAT_VERSION
-    vocabulary: Vocabulary
-    network: NetworkConfig
-    num_members: int
     num_timings: int
     seed: int
-    hardware: str = ""
-    jax_version: str = ""
-    optimizer: str = ""
+    machine: Machine | None = None
+    families: Mapping[str, FamilyPart]
+    fingerprints: tuple[str, ...] = ()
+    """Of the configurations that it was fitted to, sorted."""
+    spanning: str | None = None
+    """The part that predicts families without timings."""
 
 
-class ModelArrays(NamedTuple):
-    """What prediction computes with."""
-
-    points: jax.Array
-    """[S, D] coordinates of the fitted configurations."""
-    members: Member
-    """Arrays with a leading axis of `num_members`."""
+def part_name(estimator: str, family: str) -> str:
+    """Returns the name of the part of an estimator that is fitted per family."""
+    return f"{estimator}{SEPARATOR}{family}"
 
 
 @dataclass(frozen=True)
 class RuntimeModel:
-    """An ensemble of (kernel regression + deep set) members; predicts with the mean over members."""
+    """One fitted estimator per family, and what stands in for the families that were not timed.
+
+    Attributes:
+      info: What is predicted how.
+      parts: Fitted estimators, by name; one that is fitted per family is called "estimator/family".
+      base: A model fitted elsewhere, which the part "transferred" corrects.
+    """
 
     info: RuntimeModelInfo
-    arrays: ModelArrays
-
-    @cached_property
-    def weights(self) -> np.ndarray:
-        """How much each coordinate counts [D]."""
-        return coordinate_weights(self.info.vocabulary)
+    parts: Mapping[str, Any]
+    base: RuntimeModel | None = None
 
     def predict(self, configs: Sequence[BaseModel]) -> Prediction:
-        """Predicts seconds and validity; an empty sequence gives empty arrays."""
+        """Predicts seconds and validity; an empty sequence gives empty arrays.
+
+        Raises:
+          UntimedFamilyError: If a configuration is of a family that nothing is known about.
+        """
         if not configs:
-            return Prediction(np.zeros(0), np.zeros(0))
-        features = _pad_rows(featurize(configs, self.info.vocabulary))
-        log_seconds, probability = _predict(self.arrays, features, self.weights, self.info.network)
-        count = len(configs)
-        return Prediction(
-            np.exp(np.asarray(log_seconds, np.float64)[:count]), np.asarray(probability, np.float64)[:count]
-        )
+            return Prediction(*np.zeros((3, 0)))
+        pairs = [read_pairs(config) for config in configs]
+        families = [str(config.family.family) for config in configs]  # type: ignore[attr-defined]
+        predicted = self.predict_log(pairs, families)
+        return Prediction(np.exp(predicted.mean), self._validity(pairs, families, predicted), predicted.std)
+
+    def predict_log(self, pairs: Sequence[Sequence[Pair]], families: Sequence[str]) -> LogSeconds:
+        """Predicts log seconds from key/value pairs, intervals calibrated."""
+        out = LogSeconds(*np.zeros((2, len(pairs))))
+        for family, at in _by_family(families):
+            part = self.info.families.get(family)
+            mean, std = self._one_family(family, part, [pairs[i] for i in at])
+            stretch = UNTIMED_STRETCH if part is None else part.stretch
+            out.mean[at], out.std[at] = mean, stretch * std
+        return out
+
+    def _one_family(
+        self, family: str, part: FamilyPart | None, pairs: Sequence[Sequence[Pair]]
+    ) -> LogSeconds:
+        estimator = self.info.spanning if part is None else part.estimator
+        if estimator is None:
+            raise UntimedFamilyError(
+                f"nothing is known about how long tasks of family {family!r} take. Time some: "
+                f"`keirin time --family {family} --count 50`, then `keirin fit`."
+            )
+        if estimator == TRANSFERRED:
+            assert self.base is not None
+            transfer: FittedTransfer = self.parts[TRANSFERRED]
+            names = [family] * len(pairs)
+            return transfer.correct(self.base.predict_log(pairs, names), names)
+        fitted: Fitted = self.parts.get(part_name(estimator, family)) or self.parts[estimator]
+        return fitted.predict(pairs)
+
+    def _validity(
+        self, pairs: Sequence[Sequence[Pair]], families: Sequence[str], predicted: LogSeconds
+    ) -> np.ndarray:
+        probability = np.ones(len(pairs))
+        for family, at in _by_family(families):
+            model: RuntimeModel | None = self
+            while model is not None and family not in model.info.families:
+                model = model.base
+            if model is not None:
+                validity = model.info.families[family].validity
+                probability[at] = validity.probability([pairs[i] for i in at], predicted.mean[at])
+        return probability
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Returns the arrays by path and the rest as JSON data; `from_arrays` is the inverse."""
-        leaves = jax.tree_util.tree_leaves_with_path(self.arrays)
-        arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-        return arrays, self.info.model_dump(mode="json")
+        arrays: dict[str, np.ndarray] = {}
+        infos: dict[str, Any] = {}
+        for name, part in self.parts.items():
+            own, infos[name] = part.to_arrays()
+            arrays |= {f"{name}:{key}": np.asarray(value) for key, value in own.items()}
+        meta = {**self.info.model_dump(mode="json"), "parts": infos}
+        if self.base is not None:
+            own, meta[BASE] = self.base.to_arrays()
+            arrays |= {f"{BASE}:{key}": value for key, value in own.items()}
+        return arrays, meta
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> RuntimeModel:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> RuntimeModel:
         """Restores what `to_arrays` gave.
 
         Raises:
-          ValueError: If the metadata is of another format, or arrays are missing, surplus or of another
-            shape.
+          ValueError: If the metadata is of another format, or arrays are missing or surplus.
         """
         if meta.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"`meta` must have format_version {FORMAT_VERSION}, got {meta.get('format_version')!r}. Fit "
-                "the run-time model again."
+                "the run-time model again: `keirin fit`."
             )
-        info = RuntimeModelInfo.model_validate(meta)
-        return cls(info, _restore(jax.eval_shape(partial(_empty, info)), arrays))
+        groups: dict[str, dict[str, np.ndarray]] = {}
+        for path, array in arrays.items():
+            name, _, key = path.partition(":")
+            groups.setdefault(name, {})[key] = array
+        infos = dict(meta["parts"])
+        base = None
+        if BASE in meta:
+            base = cls.from_arrays(groups.pop(BASE, {}), meta[BASE])
+        _check_same(set(groups), set(infos))
+        try:
+            parts = {name: _part_type(name).from_arrays(groups[name], info) for name, info in infos.items()}
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"`arrays` must match the run-time model's metadata, got {error}. Fit it again: `keirin fit`."
+            ) from error
+        info = RuntimeModelInfo.model_validate({k: v for k, v in meta.items() if k not in ("parts", BASE)})
+        return cls(info, parts, base)
 
 
-def _empty(info: RuntimeModelInfo) -> ModelArrays:
-    keys = jax.random.split(jax.random.key(0), info.num_members)
-    members = jax.vmap(lambda key: init_member(info.network, info.num_timings, key))(keys)
-    width = info.network.num_keys + info.network.num_values
-    return ModelArrays(jnp.zeros((info.num_timings, width), jnp.float32), members)
+def _part_type(name: str) -> Any:
+    estimator = name.partition(SEPARATOR)[0]
+    return FittedTransfer if estimator == TRANSFERRED else COMPARED[estimator].fitted_type
 
 
-def _restore(template: PyTree, arrays: dict[str, np.ndarray]) -> ModelArrays:
-    paths, treedef = jax.tree_util.tree_flatten_with_path(template)
-    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-    wrong = [name for name, leaf in wanted.items() if name in arrays and arrays[name].shape != leaf.shape]
-    missing, surplus = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
-    if wrong or missing or surplus:
+def _check_same(given: set[str], wanted: set[str]) -> None:
+    missing, surplus = sorted(wanted - given), sorted(given - wanted)
+    if missing or surplus:
         raise ValueError(
-            f"`arrays` must match the run-time model's metadata, got {missing=}, {surplus=}, of another "
-            f"shape: {wrong}. Fit the run-time model again."
+            f"`arrays` must match the run-time model's metadata, got {missing=}, {surplus=}. Fit it again: "
+            "`keirin fit`."
         )
-    leaves = [jnp.asarray(arrays[name]) for name in wanted]
-    return cast(ModelArrays, jax.tree_util.tree_unflatten(treedef, leaves))
 
 
-def _pad_rows(features: ConfigFeatures) -> ConfigFeatures:
-    """Pads the configurations to a power of two, at least 64, so that few programs are ever compiled."""
-    count = features.mask.shape[0]
-    rows = max(64, 1 << (count - 1).bit_length())
-    return ConfigFeatures(*(np.pad(array, ((0, rows - count), (0, 0))) for array in features))
-
-
-@partial(jax.jit, static_argnames="network")
-def _predict(
-    arrays: ModelArrays, features: ConfigFeatures, weights: jax.Array, network: NetworkConfig
-) -> tuple[jax.Array, jax.Array]:
-    gram = kernel(coordinates(features, weights, network.num_keys), arrays.points)
-
-    def one(member: Member) -> tuple[jax.Array, jax.Array]:
-        return apply_member(member, base_log_seconds(member, gram), features, network)
-
-    log_seconds, logit = jax.vmap(one)(arrays.members)
-    return log_seconds.mean(axis=0), jax.nn.sigmoid(logit).mean(axis=0)
+def _by_family(families: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    names = np.asarray(families)
+    return [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]

@@ -1,4 +1,4 @@
-"""Draws configurations that are predicted to run, and to run within a budget of seconds per step.
+"""Draws configurations that are predicted to run, and to stay within a budget of seconds per step.
 
 Both the sampler and the predictor are arguments, so this file knows nothing of either. The accepted
 configurations follow the sampler's distribution conditioned on acceptance.
@@ -23,6 +23,8 @@ from lopt.config import FrozenConfig
 from runtime_model.prediction import Prediction
 
 ConfigT = TypeVar("ConfigT")
+SAFETY_QUANTILE = 0.9
+"""A task is accepted if it stays within the budget with this probability, by the model's own uncertainty."""
 
 
 class BudgetUnreachableError(RuntimeError):
@@ -84,6 +86,7 @@ def rejection_sample(
     *,
     budget_seconds: float | BudgetDistribution,
     min_valid_probability: float = 0.5,
+    safety_quantile: float = SAFETY_QUANTILE,
     max_tries: int = 4096,
     batch: int = 64,
 ) -> ConfigT:
@@ -95,12 +98,14 @@ def rejection_sample(
       rng: Source of every draw. Same state, same answer for the same `batch`; advanced by whole batches.
       budget_seconds: Seconds per inner step, or what to draw that from (once).
       min_valid_probability: Least predicted probability of running at all.
+      safety_quantile: Least probability of staying within the budget: 0.5 compares it with the median.
       max_tries: Configurations to look at before giving up.
       batch: Configurations predicted together.
 
     Raises:
       BudgetUnreachableError: If none of `max_tries` is accepted; says how near they came.
     """
+    _check_quantile(safety_quantile)
     if max_tries < 1 or batch < 1:
         raise ValueError(f"`max_tries` and `batch` must be at least 1, got {max_tries=} and {batch=}.")
     budget = budget_seconds if isinstance(budget_seconds, int | float) else budget_seconds.sample(rng)
@@ -108,21 +113,39 @@ def rejection_sample(
     while len(seconds) < max_tries:
         configs = [sample(rng) for _ in range(min(batch, max_tries - len(seconds)))]
         prediction = predict(configs)
-        accepted = (prediction.seconds <= budget) & (prediction.valid_probability >= min_valid_probability)
+        accepted = accepts(
+            prediction, budget, min_valid_probability=min_valid_probability, safety_quantile=safety_quantile
+        )
         if accepted.any():
             return configs[int(np.argmax(accepted))]
-        seconds = np.concatenate([seconds, prediction.seconds])
+        seconds = np.concatenate([seconds, prediction.upper(safety_quantile)])
         valid = np.concatenate([valid, prediction.valid_probability])
-    raise BudgetUnreachableError(_why_not(seconds, valid, budget, min_valid_probability))
+    raise BudgetUnreachableError(_why_not(seconds, valid, budget, min_valid_probability, safety_quantile))
 
 
-def _why_not(seconds: np.ndarray, valid: np.ndarray, budget: float, min_valid_probability: float) -> str:
+def accepts(
+    prediction: Prediction, budget: float, *, min_valid_probability: float, safety_quantile: float
+) -> np.ndarray:
+    """Returns [n]: which configurations are likely to run, and to stay within the budget in seconds per step."""
+    in_time = prediction.upper(safety_quantile) <= budget
+    accepted: np.ndarray = in_time & (prediction.valid_probability >= min_valid_probability)
+    return accepted
+
+
+def _check_quantile(quantile: float) -> None:
+    if not 0.0 < quantile < 1.0:
+        raise ValueError(f"`safety_quantile` must lie between 0 and 1, got {quantile}. 0.9 is usual.")
+
+
+def _why_not(
+    seconds: np.ndarray, valid: np.ndarray, budget: float, min_valid_probability: float, quantile: float
+) -> str:
     in_time, runs = seconds <= budget, valid >= min_valid_probability
     fastest = f"{seconds[runs].min():.3g} s" if runs.any() else "none"
     return (
         f"`budget_seconds` must be reachable, got {budget:.3g} s per step: accepted 0 of {len(seconds)} "
-        f"sampled configurations ({in_time.mean():.1%} predicted in time, {runs.mean():.1%} predicted valid "
-        f"with probability ≥ {min_valid_probability:g}, never both). Fastest valid seen: {fastest}; fastest "
-        f"of all: {seconds.min():.3g} s. Raise the budget above that, add a smaller task family, or raise "
-        "`max_tries`."
+        f"sampled configurations, an acceptance rate of 0 ({in_time.mean():.1%} stay within it with probability "
+        f"{quantile:g}, {runs.mean():.1%} are valid with probability ≥ {min_valid_probability:g}, none is both). "
+        f"Fastest valid seen, at that probability: {fastest}; fastest of all: {seconds.min():.3g} s. Raise the "
+        "budget above that, add a smaller task family, lower `safety_quantile`, or raise `max_tries`."
     )

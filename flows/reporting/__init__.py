@@ -6,7 +6,9 @@ Nothing here reads a store, a clock or a network; a flow fills `ReportData` and 
 from __future__ import annotations
 
 from flows.reporting.data import (
+    AcceptedTasks,
     EvaluationReport,
+    FamilyErrors,
     Location,
     MachineReport,
     OptimizerCurve,
@@ -25,12 +27,15 @@ from flows.reporting.data import (
 )
 from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_png
 from flows.reporting.html import render_html
+from flows.reporting.runtime_plots import accepted_tasks_png, runtime_model_families_png, runtime_model_png
 from flows.reporting.terminal import result_lines, summary_lines, terminal_table
-from flows.reporting.training_plots import meta_training_png, runtime_model_png
+from flows.reporting.training_plots import meta_training_png
 from flows.reporting.views import headline, task_rows
 
 __all__ = [
+    "AcceptedTasks",
     "EvaluationReport",
+    "FamilyErrors",
     "Location",
     "MachineReport",
     "OptimizerCurve",
@@ -46,11 +51,13 @@ __all__ = [
     "TimingPoint",
     "TunedRate",
     "ValidationPoint",
+    "accepted_tasks_png",
     "headline",
     "learning_curves_png",
     "meta_training_png",
     "render_html",
     "result_lines",
+    "runtime_model_families_png",
     "runtime_model_png",
     "speedup_cdf_png",
     "summary_lines",

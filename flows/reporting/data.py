@@ -88,6 +88,36 @@ class TimingPoint(ReportModel):
     family: str
     measured_seconds: float = Field(gt=0)
     predicted_seconds: float = Field(gt=0)
+    low_seconds: float = Field(gt=0)
+    high_seconds: float = Field(gt=0)
+    """Ends of the 80 % interval."""
+
+
+class FamilyErrors(ReportModel):
+    """How well one family is predicted."""
+
+    family: str
+    num_timings: int
+    num_timed: int
+    """Timings of configurations that run within the limits: what the errors are of."""
+    median_relative_error: float | None
+    p90_relative_error: float | None
+    spearman: float | None
+    interval_coverage: float | None
+    validity_auc: float | None
+    predicted_by: str
+    by_estimator: tuple[tuple[str, float], ...]
+    """Pairs (estimator, its median relative error)."""
+
+
+class AcceptedTasks(ReportModel):
+    """What rejection sampling accepts under one budget."""
+
+    budget_seconds: float = Field(gt=0)
+    acceptance_rate: float = Field(ge=0, le=1)
+    families: tuple[str, ...]
+    seconds: tuple[float, ...]
+    """Predicted, one per accepted task, as the families."""
 
 
 class RuntimeModelReport(ReportModel):
@@ -98,14 +128,16 @@ class RuntimeModelReport(ReportModel):
     points: tuple[TimingPoint, ...] = ()
     median_relative_error: float | None = None
     p90_relative_error: float | None = None
-    linear_median_relative_error: float | None = None
-    """Of a linear model on the same features: what the network has to beat."""
+    interval_coverage: float | None = None
+    """Share of measurements within the 80 % intervals."""
     spearman: float | None = None
     validity_accuracy: float | None = None
     validity_auc: float | None = None
     validation: str = "5-fold cross-validation"
     invalid_reasons: tuple[tuple[str, int], ...] = ()
     """Pairs (reason, how many configurations)."""
+    families: tuple[FamilyErrors, ...] = ()
+    accepted: tuple[AcceptedTasks, ...] = ()
 
     @property
     def num_invalid(self) -> int:

@@ -15,9 +15,10 @@ from markupsafe import Markup
 from flows.reporting.data import EvaluationReport, PhaseReport, ReportData, StageReport
 from flows.reporting.evaluation_plots import compared_baselines, draw_learning_curves, draw_speedup_cdf
 from flows.reporting.formatting import count_text, percent_text, plural, seconds_text, times_text
+from flows.reporting.runtime_plots import draw_accepted, draw_runtime_model, families_figure
 from flows.reporting.statistics import headline_tasks
 from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
-from flows.reporting.training_plots import add_legend, draw_phase, draw_runtime_model
+from flows.reporting.training_plots import add_legend, draw_phase
 from flows.reporting.views import headline_parts, headline_totals, phase_facts, phase_sentence, task_groups
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -64,6 +65,8 @@ def render_html(data: ReportData) -> str:
         phases=[(phase, _phase_plot(phase, n), phase_facts(phase)) for n, phase in enumerate(data.phases)],
         phase_sentence=phase_sentence,
         runtime_plot=_runtime_plot(data),
+        families_plot=_families_plot(data),
+        accepted_plot=_accepted_plot(data),
         stages=_stage_shares(data.stages),
         total_seconds=sum(stage.seconds for stage in data.stages),
     )
@@ -125,6 +128,24 @@ def _runtime_plot(data: ReportData) -> Plot | None:
     add_legend(axes, THEMED)
     title = "Predicted against measured time of one step"
     return Plot(title, to_svg(figure, name="runtime", title=title))
+
+
+def _families_plot(data: ReportData) -> Plot | None:
+    if data.runtime_model is None or not data.runtime_model.points:
+        return None
+    title = "Each family, with 80 % intervals"
+    figure = families_figure(data.runtime_model, THEMED)
+    return Plot(title, to_svg(figure, name="families", title=title))
+
+
+def _accepted_plot(data: ReportData) -> Plot | None:
+    if data.runtime_model is None or not data.runtime_model.accepted:
+        return None
+    families = {name for accepted in data.runtime_model.accepted for name in accepted.families}
+    figure, (axes,) = new_figure(THEMED, 6.0, 1.6 + 0.32 * len(families))
+    draw_accepted(axes, data.runtime_model, THEMED)
+    title = "What a time budget accepts"
+    return Plot(title, to_svg(figure, name="accepted", title=title))
 
 
 def _stage_shares(stages: tuple[StageReport, ...]) -> list[tuple[StageReport, float]]:

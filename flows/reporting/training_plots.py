@@ -1,4 +1,4 @@
-"""Plots of what happened before the evaluation: meta-training curves and the run-time model."""
+"""Plots of meta-training."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 
-from flows.reporting.data import PhaseReport, ReportData, RuntimeModelReport
-from flows.reporting.formatting import seconds_text
+from flows.reporting.data import PhaseReport, ReportData
 from flows.reporting.statistics import moving_trend, smoothing_window
-from flows.reporting.themes import LIGHT, Theme, add_heading, log_axis, new_figure, to_png
+from flows.reporting.themes import LIGHT, Theme, add_heading, new_figure, to_png
 
 LegendLocation = Literal["best", "upper right", "upper left"]
-_FAMILY_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def draw_phase(axes: Axes, phase: PhaseReport, theme: Theme) -> None:
@@ -46,37 +44,6 @@ def draw_phase(axes: Axes, phase: PhaseReport, theme: Theme) -> None:
     axes.margins(x=0.02, y=0.08)
 
 
-def draw_runtime_model(axes: Axes, report: RuntimeModelReport, theme: Theme) -> None:
-    """Draws predicted against measured seconds per step, with the band of a factor of two."""
-    values = [v for p in report.points for v in (p.measured_seconds, p.predicted_seconds)]
-    low, high = (min(values) / 1.5, max(values) * 1.5) if values else (1e-5, 1e-2)
-    axes.fill_between(
-        [low, high], [low / 2, high / 2], [low * 2, high * 2], color=theme.grid, alpha=0.6, linewidth=0
-    )
-    axes.plot([low, high], [low, high], color=theme.muted, linewidth=1.0)
-    families = sorted({point.family for point in report.points})
-    for number, family in enumerate(families):
-        points = [point for point in report.points if point.family == family]
-        axes.scatter(
-            [point.measured_seconds for point in points],
-            [point.predicted_seconds for point in points],
-            s=20,
-            marker=_FAMILY_MARKERS[number % len(_FAMILY_MARKERS)],
-            facecolor=theme.series[number % len(theme.series)],
-            edgecolor=theme.surface,
-            linewidth=0.5,
-            label=f"{family} (n = {len(points)})",
-        )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        log_axis(axis, low, high, seconds_text)
-    axes.set_xlim(low, high)
-    axes.set_ylim(low, high)
-    axes.set_xlabel("measured time of one step")
-    axes.set_ylabel("predicted")
-
-
 def add_legend(axes: Axes, theme: Theme, *, location: LegendLocation = "best") -> None:
     """Adds the house legend: no frame, small type."""
     handles, _ = axes.get_legend_handles_labels()
@@ -99,19 +66,4 @@ def meta_training_png(data: ReportData) -> bytes:
         low, high = phase.horizon
         add_heading(axes, LIGHT, f"{phase.name} · horizon {low}–{high}")
         add_legend(axes, LIGHT)
-    return to_png(figure)
-
-
-def runtime_model_png(data: ReportData) -> bytes:
-    """Returns predicted against measured step times as PNG bytes.
-
-    Raises:
-      ValueError: If `data` has no run-time model.
-    """
-    if data.runtime_model is None:
-        raise ValueError("`data.runtime_model` must not be None: run `keirin fit` first.")
-    figure, (axes,) = new_figure(LIGHT, 4.4, 3.8)
-    draw_runtime_model(axes, data.runtime_model, LIGHT)
-    add_heading(axes, LIGHT, "Run-time model on configurations it had not seen")
-    add_legend(axes, LIGHT)
     return to_png(figure)

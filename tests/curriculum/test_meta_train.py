@@ -28,6 +28,7 @@ class ShuffledPool(InProcessWorkerPool):
         payloads: Sequence[tuple[Any, ...]],
         *,
         affinity: Sequence[str] | None = None,
+        costs: Sequence[float] | None = None,
     ) -> list[Any]:
         order = list(range(len(payloads)))[::-1]
         results = {i: fn(*payloads[i]) for i in order}

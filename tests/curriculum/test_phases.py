@@ -19,7 +19,7 @@ from task_generator.task_config import TaskConfig
 
 def by_flops(configs: Sequence[TaskConfig]) -> Prediction:
     seconds = np.asarray([c.approximate_cost()["flops_per_step"] for c in configs]) / 1e10
-    return Prediction(seconds=seconds, valid_probability=np.ones(len(configs)))
+    return Prediction(seconds, np.ones(len(configs)), np.zeros(len(configs)))
 
 
 @pytest.mark.parametrize("name", sorted(PHASES))

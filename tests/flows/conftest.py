@@ -19,7 +19,9 @@ from curriculum.worker import InProcessWorkerPool
 from lopt.config import derive
 from lopt.estimators.full_es import FullEsConfig
 from runtime_model.prediction import Prediction
+from runtime_model.reference import reference_timings
 from runtime_model.rejection import ProblemSizeThresholds
+from runtime_model.timing import StepTiming
 
 Refused = Callable[..., "Answer"]
 
@@ -50,9 +52,11 @@ class CountingPool(InProcessWorkerPool):
         self.num_units = 0
         self.num_closed = 0
 
-    def run_all(self, fn: Any, payloads: Sequence[Any], *, affinity: Any = None) -> list[Any]:
+    def run_all(
+        self, fn: Any, payloads: Sequence[Any], *, affinity: Any = None, costs: Any = None
+    ) -> list[Any]:
         self.num_units += len(payloads)
-        return super().run_all(fn, payloads, affinity=affinity)
+        return super().run_all(fn, payloads, affinity=affinity, costs=costs)
 
     def imap_unordered(
         self, fn: Any, payloads: Sequence[Any], *, affinity: Any = None
@@ -69,7 +73,13 @@ class FlopsModel:
 
     def predict(self, configs: Sequence[Any]) -> Prediction:
         flops = np.asarray([config.approximate_cost()["flops_per_step"] for config in configs])
-        return Prediction(2e-5 + flops / 1e10, np.ones(len(configs)))
+        return Prediction(2e-5 + flops / 1e10, np.ones(len(configs)), np.zeros(len(configs)))
+
+
+@pytest.fixture(scope="session")
+def few_reference_timings() -> tuple[StepTiming, ...]:
+    """Returns a few of the shipped timings: enough for a base that is fitted in a second."""
+    return tuple(t for t in reference_timings() if t.family in ("mlp", "conv"))[:40]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import flows.fit_runtime_model
+import flows.runtime_models
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA
 from flows.parameters import (
@@ -32,6 +33,7 @@ from flows.settings import RuntimeSettings
 from lopt.config import derive
 from runtime_model.fitting import fit
 from runtime_model.rejection import ProblemSizeThresholds
+from runtime_model.timing import StepTiming
 from task_generator.evaluation_set import EVALUATION_SETS, EvaluationTask
 from task_generator.families import FAMILIES
 from task_generator.task_config import TaskConfig
@@ -81,14 +83,15 @@ def prepare_timings(session: Session) -> None:
             "seconds_per_step": 2e-5 + config.approximate_cost()["flops_per_step"] / 1e10,
             "compile_seconds": 1.0,
             "valid": True,
+            "num_steps": 100,
         }
         session.timings.append([record])
 
 
 STEPS: dict[str, tuple[str, Any]] = {
     "sample": ("flows.sample_tasks.sample_tasks", SampleParameters(count=COUNT)),
-    "time": ("flows.time_tasks.time_tasks", TimeParameters(count=COUNT, repeats=1)),
-    "fit": ("flows.fit_runtime_model.fit_runtime_model", FitParameters(count=COUNT)),
+    "time": ("flows.time_tasks.time_tasks", TimeParameters(count=COUNT, repeats=1, update="none")),
+    "fit": ("flows.fit_runtime_model.fit_runtime_model", FitParameters()),
     "train first": ("flows.meta_train_phase.meta_train_phase", TrainParameters(outer_steps=2)),
     "train second": ("flows.meta_train_phase.meta_train_phase", TrainParameters(outer_steps=2)),
     "evaluate": ("flows.evaluate.evaluate", EvaluateParameters(**SIZES)),
@@ -111,6 +114,7 @@ def story(
     prefect_server: None,
     tiny_curriculum: tuple[Phase, ...],
     counting_pool: type,
+    few_reference_timings: tuple[StepTiming, ...],
 ) -> Iterator[Story]:
     home = tmp_path_factory.mktemp("home")
     reachable = ProblemSizeThresholds(seconds=(1e-2,), probabilities=(1.0,))
@@ -127,8 +131,9 @@ def story(
         patch.setitem(CURRICULA, "demo", phases)
         patch.setitem(EVALUATION_SETS, "heldout_demo", (evaluation_task("wide", 8),))
         patch.setitem(EVALUATION_SETS, "indistribution_demo", (evaluation_task("like", 4),))
-        quick = functools.partial(fit, num_steps=3, num_members=1, num_folds=2)
+        quick = functools.partial(fit, num_folds=2)
         patch.setattr(flows.fit_runtime_model, "fit", quick)
+        patch.setattr(flows.runtime_models, "reference_timings", lambda: few_reference_timings)
         story = Story(home, open_session)
         prepare_timings(open_session())
         for name in STEPS:
@@ -171,6 +176,7 @@ def test_the_tracked_runs_have_metrics_and_versions(story: Story) -> None:
 
     database = story.open().workspace.mlflow_database
     assert query(database, "SELECT name, status FROM runs ORDER BY start_time") == [
+        ("fit", "FINISHED"),
         ("first", "FINISHED"),
         ("second", "FINISHED"),
     ]

@@ -18,7 +18,9 @@ from rich.console import Console
 
 from flows import reporting
 from flows.reporting import (
+    AcceptedTasks,
     EvaluationReport,
+    FamilyErrors,
     Location,
     MachineReport,
     OptimizerCurve,
@@ -178,9 +180,26 @@ def data() -> ReportData:
         TimingPoint(
             family="mlp" if i % 2 else "conv",
             measured_seconds=m,
-            predicted_seconds=m * math.exp(0.22 * rng.normal()),
+            predicted_seconds=(predicted := m * math.exp(0.22 * rng.normal())),
+            low_seconds=predicted / 1.3,
+            high_seconds=predicted * 1.3,
         )
         for i, m in enumerate(measured.tolist())
+    )
+    errors = FamilyErrors(
+        family="mlp",
+        num_timings=30,
+        num_timed=26,
+        median_relative_error=0.14,
+        p90_relative_error=0.4,
+        spearman=0.98,
+        interval_coverage=0.8,
+        validity_auc=None,
+        predicted_by="process",
+        by_estimator=(("process", 0.14), ("additive", 0.17)),
+    )
+    accepted = AcceptedTasks(
+        budget_seconds=1e-4, acceptance_rate=0.3, families=("mlp", "conv", "mlp"), seconds=(3e-5, 8e-5, 6e-5)
     )
     return ReportData(
         title="demo",
@@ -222,7 +241,9 @@ def data() -> ReportData:
             points=points,
             median_relative_error=0.161,
             p90_relative_error=0.42,
-            linear_median_relative_error=0.24,
+            interval_coverage=0.79,
+            families=(errors,),
+            accepted=(accepted,),
             spearman=0.95,
             validity_accuracy=0.93,
             validity_auc=0.97,
@@ -382,6 +403,8 @@ PNG_FUNCTIONS: tuple[Callable[[ReportData], bytes], ...] = (
     reporting.speedup_cdf_png,
     reporting.learning_curves_png,
     reporting.runtime_model_png,
+    reporting.runtime_model_families_png,
+    reporting.accepted_tasks_png,
 )
 
 

@@ -102,13 +102,30 @@ def test_a_key_stays_with_its_worker(pool: DaskWorkerPool) -> None:
     assert sorted(first[:4].count(pid) for pid in set(first)) == [2, 2]
 
 
+def test_the_costliest_start_first_and_workers_get_equal_sums(pool: DaskWorkerPool) -> None:
+    """One key of cost 6 against three of 2: balanced by cost, not by number."""
+    keys, costs = ["w", "x", "y", "z"], [2.0, 6.0, 2.0, 2.0]
+    found = pool.run_all(describe_worker, EIGHT[:4], affinity=keys, costs=costs)
+    pids = [one["pid"] for one in found]
+    assert pids[0] == pids[2] == pids[3] != pids[1]
+    finished: list[int] = []
+    waits = [0.05, 0.4, 0.05, 0.05, 0.05, 0.05]
+    pool.run_all(
+        sleep_for, [(s,) for s in waits], costs=waits, on_result=lambda index, _: finished.append(index)
+    )
+    assert finished.index(1) > 0  # it started first, the short ones ran beside it
+    assert finished[-1] == 1 or finished.index(1) >= 3
+    with pytest.raises(ValueError, match="`costs` needs one entry per payload, got 1 for 2"):
+        pool.run_all(sleep_for, [(0.0,), (0.0,)], costs=[1.0])
+
+
 def test_fewer_keys_than_workers_leave_no_worker_idle(pool: DaskWorkerPool, tmp_path: Path) -> None:
     pool.run_all(slow_square, [(number, str(tmp_path)) for number in range(6)], affinity=["one"] * 6)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_affinity_must_match_the_payloads(pool: DaskWorkerPool) -> None:
-    with pytest.raises(ValueError, match="one key per payload"):
+    with pytest.raises(ValueError, match="`affinity` needs one entry per payload, got 1 for 2"):
         pool.run_all(sleep_for, [(0.0,), (0.0,)], affinity=["a"])
 
 

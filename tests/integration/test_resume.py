@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import psutil
 import pytest
 
@@ -101,21 +100,25 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rich.console import Console
 
     import flows.fit_runtime_model as step
-    from flows.parameters import FitParameters
+    import flows.runtime_models as models
+    from flows.parameters import FitParameters, SampleParameters
     from flows.progress import Reporter
     from flows.sample_tasks import draw
     from flows.session import Session
     from runtime_model.fitting import fit
+    from runtime_model.reference import reference_timings
     from storage.tracking import MlflowTracker
 
     home = tmp_path_factory.mktemp("fitted")
-    parameters = FitParameters(count=10)
+    configs = draw(SampleParameters(count=10))
     session = Session(RuntimeSettings(home=home), Reporter(Console(quiet=True)))
-    session.timings.append([_timing(config) for config in draw(parameters)])
-    quick = functools.partial(fit, num_steps=3, num_members=1, num_folds=2)
-    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setattr(step, "fit", quick)
-        step.run_fit(parameters, session)
+    session.timings.append([_timing(config) for config in configs])
+    few = tuple(t for t in reference_timings() if t.family in ("mlp", "conv"))[:40]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "fit", functools.partial(fit, num_folds=2))
+        patch.setattr(models, "reference_timings", lambda: few)
+        patch.setattr(step, "_register", lambda *_: None)  # MLflow's runs have absolute paths
+        step.run_fit(FitParameters(), session)
     MlflowTracker(session.workspace)  # makes the database
     return home
 
@@ -128,6 +131,7 @@ def _timing(config: Any) -> dict[str, Any]:
         "seconds_per_step": 2e-5 + config.approximate_cost()["flops_per_step"] / 1e10,
         "compile_seconds": 1.0,
         "valid": True,
+        "num_steps": 100,
     }
 
 

@@ -311,9 +311,7 @@ def test_released_pairs_with_the_released_adam() -> None:
         np.testing.assert_allclose(updates["layer"]["b"], 20 * momentum / np.sqrt(second + 1e-8), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "left_out", fast_for("row", among=["param", "momentum", "row", "factored_momentum"])
-)
+@pytest.mark.parametrize("left_out", fast_for("row", among=["param", "momentum", "row", "factored_momentum"]))
 def test_leaving_a_feature_out_is_giving_it_weight_zero(left_out: str) -> None:
     full = Celo2Config()
     sizes = {"param": (2, 3), "momentum": (3, 6), "row": (15, 18), "factored_momentum": (27, 30)}

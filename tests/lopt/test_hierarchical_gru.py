@@ -178,9 +178,7 @@ def test_averaging_noise_makes_the_longer_time_scales_smaller() -> None:
     assert means[0] - means[3] > 1.0
 
 
-@pytest.mark.parametrize(
-    "name", fast_for("attention", "relative_step", among=sorted(CONFIG.features))
-)
+@pytest.mark.parametrize("name", fast_for("attention", "relative_step", among=sorted(CONFIG.features)))
 def test_every_feature_can_be_left_out_and_then_costs_nothing(name: str) -> None:
     config = without(name)
     theta = config.build().init_theta(KEY)

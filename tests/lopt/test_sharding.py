@@ -140,7 +140,11 @@ def test_parameters_off_the_mesh_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "case",
-    ["wrappers", "layers", *(pytest.param(c, marks=pytest.mark.slow) for c in ("architectures", "propagation"))],
+    [
+        "wrappers",
+        "layers",
+        *(pytest.param(c, marks=pytest.mark.slow) for c in ("architectures", "propagation")),
+    ],
 )
 def test_on_four_devices(case: str) -> None:
     environment = {

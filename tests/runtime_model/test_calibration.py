@@ -16,7 +16,10 @@ def _point(
         family="mlp",
         measured_seconds=measured,
         predicted_seconds=predicted,
-        base_seconds=2.0 * predicted,
+        low_seconds=predicted / 1.3,
+        high_seconds=predicted * 1.3,
+        estimator="process",
+        by_estimator={"process": predicted, "other": 2.0 * predicted},
         valid=valid,
         valid_probability=probability,
     )
@@ -25,10 +28,13 @@ def _point(
 def test_relative_errors_are_over_valid_configurations() -> None:
     """Errors 0.1, 0.2 and 0.5: median 0.2, 90th percentile 0.2 + 0.8 · 0.3."""
     points = [_point(1.0, 1.1), _point(10.0, 8.0), _point(100.0, 150.0), _point(9.0, 1.0, valid=False)]
-    result = summarize(points, num_folds=5, uses_deep_set=True)
+    result = summarize(points, num_folds=5)
     assert result.median_relative_error == pytest.approx(0.2)
     assert result.p90_relative_error == pytest.approx(0.44)
-    assert result.base_median_relative_error == pytest.approx(1.2)  # 2.2 − 1, 1.6 − 1, 3 − 1
+    assert result.median_by_estimator == pytest.approx(
+        {"process": 0.2, "other": 1.2}
+    )  # 2.2 − 1, 1.6 − 1, 3 − 1
+    assert result.interval_coverage == pytest.approx(2 / 3)  # 1.5 times too much lies outside
     assert result.spearman == pytest.approx(1.0)
     assert result.decades_of_spread == pytest.approx(2.0)
     assert (result.num_timings, result.num_timed, result.num_valid) == (4, 3, 3)
@@ -38,16 +44,18 @@ def test_relative_errors_are_over_valid_configurations() -> None:
 
 
 def test_what_the_timings_cannot_give_is_none() -> None:
-    result = summarize([_point(1.0, 1.0), _point(2.0, 2.0)], num_folds=2, uses_deep_set=True)
+    result = summarize([_point(1.0, 1.0), _point(2.0, 2.0)], num_folds=2)
     assert result.validity_auc is None
     assert result.spearman is None
     assert "AUC n/a" in result.summary()
-    assert summarize([], num_folds=1, uses_deep_set=True).median_relative_error is None
+    assert summarize([], num_folds=1).median_relative_error is None
 
 
 def test_a_familys_report_is_over_its_points_only() -> None:
     other = _point(1.0, 3.0).model_copy(update={"family": "conv"})
-    result = summarize([_point(1.0, 1.5), other], num_folds=2, uses_deep_set=True)
+    result = summarize([_point(1.0, 1.5), other], num_folds=2)
+    assert result.families == ("conv", "mlp")
+    assert result.chosen("conv") == "process"
     assert result.for_family("conv").median_relative_error == pytest.approx(2.0)
 
 

@@ -17,7 +17,8 @@ VALID = {0: 0.99, 1: 0.2, 2: 0.99}
 
 def _table(configs: Sequence[int]) -> Prediction:
     """0 is too slow, 1 would not run, 2 is fine."""
-    return Prediction(np.asarray([SECONDS[c] for c in configs]), np.asarray([VALID[c] for c in configs]))
+    seconds, valid = (np.asarray([table[c] for c in configs]) for table in (SECONDS, VALID))
+    return Prediction(seconds, valid, np.zeros(len(configs)))
 
 
 def _draw(*choices: int) -> Callable[[np.random.Generator], int]:
@@ -46,7 +47,24 @@ def test_giving_up_says_how_near_it_came() -> None:
     message = str(caught.value)
     assert "got 0.001 s per step" in message
     assert "accepted 0 of 100" in message
-    assert "Fastest valid seen: 0.01 s; fastest of all: 1e-05 s" in message
+    assert "an acceptance rate of 0" in message
+    assert "Fastest valid seen, at that probability: 0.01 s; fastest of all: 1e-05 s" in message
+
+
+def test_the_safety_quantile_asks_for_room() -> None:
+    """0.5 s with a standard deviation of log 2: below 1 s with probability Φ(1) = 0.84."""
+
+    def predict(configs: Sequence[int]) -> Prediction:
+        n = len(configs)
+        return Prediction(np.full(n, 0.5), np.ones(n), np.full(n, np.log(2.0)))
+
+    rng = np.random.default_rng(0)
+    for quantile in (0.5, 0.84):
+        assert rejection_sample(_draw(2), predict, rng, budget_seconds=1.0, safety_quantile=quantile) == 2
+    with pytest.raises(BudgetUnreachableError, match=r"0\.0% stay within it with probability 0\.85"):
+        rejection_sample(_draw(2), predict, rng, budget_seconds=1.0, safety_quantile=0.85, max_tries=8)
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        rejection_sample(_draw(2), predict, rng, budget_seconds=1.0, safety_quantile=1.0)
 
 
 def test_max_tries_is_exact_also_when_it_is_no_multiple_of_the_batch() -> None:
@@ -68,7 +86,7 @@ def test_accepted_configurations_keep_the_samplers_ratios() -> None:
     rng = np.random.default_rng(3)
 
     def predict(configs: Sequence[int]) -> Prediction:
-        return Prediction(np.asarray(configs, float), np.ones(len(configs)))
+        return Prediction(np.asarray(configs, float), np.ones(len(configs)), np.zeros(len(configs)))
 
     counts = np.zeros(10)
     for _ in range(2000):
