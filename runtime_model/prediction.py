@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from pydantic import BaseModel
@@ -100,7 +100,7 @@ class RuntimeModel:
         if not configs:
             return Prediction(*np.zeros((3, 0)))
         pairs = [read_pairs(config) for config in configs]
-        families = [str(config.family.family) for config in configs]  # type: ignore[attr-defined]
+        families = [str(cast(Any, config).family.family) for config in configs]
         predicted = self.predict_log(pairs, families)
         return Prediction(np.exp(predicted.mean), self._validity(pairs, families, predicted), predicted.std)
 
