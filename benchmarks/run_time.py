@@ -77,22 +77,20 @@ def _learning_curve(timings: list[StepTiming]) -> None:
         counts[timing.family] = counts.get(timing.family, 0) + 1
     order = np.random.default_rng(0).permutation(len(timings))
     for most in (16, 32, 64, 128, 256):
+        label = f"at most {most:3d} timings per family"
         kept, seen = [], dict.fromkeys(counts, 0)
         for index in order:
             family = timings[index].family
             if seen[family] < most:
                 seen[family] += 1
                 kept.append(timings[index])
-        if len(kept) == len(timings) and most > max(counts.values()) * 2:
-            break
         _, report = fit(kept, seed=0)
-        full = [f for f, count in counts.items() if count >= most] or list(counts)
+        full = [f for f, count in counts.items() if count >= most]
+        if not full:
+            full, label = list(counts), "all timings"
         errors = [report.for_family(f).median_relative_error for f in full]
         known = [error for error in errors if error is not None]
-        print(
-            f"at most {most:3d} timings per family: median error {np.mean(known):.1%} "
-            f"(mean of {len(known)} families)"
-        )
+        print(f"{label}: median error {np.mean(known):.1%} (mean of {len(known)} families)")
 
 
 def _over_budget(model: RuntimeModel, count: int) -> None:

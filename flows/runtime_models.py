@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from flows.artifacts import ArtifactSpec, fingerprint_of
 from flows.record import recall
@@ -96,8 +95,3 @@ def registered_name(machine: Machine | None) -> str:
 
 def _store(session: Session, fingerprint: str) -> CheckpointStore:
     return CheckpointStore(session.workspace.runtime_model / fingerprint)
-
-
-def part_sizes(model: RuntimeModel) -> dict[str, Any]:
-    """Returns, for people, which estimator predicts each family and from how many timings."""
-    return {name: f"{part.estimator} ({part.num_timed})" for name, part in model.info.families.items()}

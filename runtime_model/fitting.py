@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from runtime_model.calibration import INTERVAL, INTERVAL_Z, CalibrationPoint, CalibrationReport, summarize
 from runtime_model.estimators import ESTIMATORS
 from runtime_model.estimators.base import EstimatorConfig, LogSeconds
-from runtime_model.estimators.transferred import TransferredConfig
+from runtime_model.estimators.transferred import fit_transfer
 from runtime_model.prediction import (
     TRANSFERRED,
     FamilyPart,
@@ -164,7 +164,7 @@ def _fit_transferred(
     base: RuntimeModel, table: TimingTable, fold: np.ndarray, groups: list[np.ndarray], *, compete: bool
 ) -> _Fits:
     """Corrects the base; in competition, what the base was fitted to is not held out and not predicted."""
-    fitted = TransferredConfig().fit_base(table, groups, base)
+    fitted = fit_transfer(table, groups, base)
     mean, std = np.full((2, len(fold)), np.nan)
     for k, one in enumerate(fitted[:-1]):
         held = fold == k
@@ -219,7 +219,6 @@ def _choose(
         validity=validity,
         num_timings=len(rows),
         num_timed=int(np.isfinite(log_seconds).sum()),
-        **_update_cost(table, rows),
     )
     return part, points
 
@@ -240,13 +239,6 @@ def _stretch(predicted: LogSeconds, log_seconds: np.ndarray, use: np.ndarray) ->
     scores = np.abs(predicted.mean[use] - log_seconds[use]) / predicted.std[use]
     wanted = np.quantile(scores, INTERVAL) / INTERVAL_Z if len(scores) else 1.0
     return float(np.exp(len(scores) * np.log(max(wanted, 0.05)) / (len(scores) + STRETCH_PRIOR)))
-
-
-def _update_cost(table: TimingTable, rows: np.ndarray) -> dict[str, float | None]:
-    """Returns the usual seconds of an optimizer's update per second of gradient step, where it was measured."""
-    ratio = table.update_seconds[rows] / np.exp(table.log_seconds[rows])
-    known = ratio[np.isfinite(ratio)]
-    return {"update_share": float(np.median(known)) if len(known) else None}
 
 
 def _row(predicted: LogSeconds, index: int) -> tuple[float, float]:

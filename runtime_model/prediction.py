@@ -54,8 +54,6 @@ class FamilyPart(FrozenConfig):
     validity: ValidityModel
     num_timings: int
     num_timed: int
-    update_share: float | None = None
-    """Usual seconds of an optimizer's update per second of gradient step."""
 
 
 class RuntimeModelInfo(FrozenConfig):

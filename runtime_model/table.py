@@ -21,7 +21,6 @@ class TimingTable(NamedTuple):
     fingerprints: np.ndarray  # [N] str
     log_seconds: np.ndarray  # [N], NaN where not measured; at the machine's usual speed
     is_valid: np.ndarray  # [N] bool
-    update_seconds: np.ndarray  # [N], NaN where not known; at the machine's usual speed
 
     @property
     def is_timed(self) -> np.ndarray:
@@ -54,7 +53,6 @@ def timing_table(timings: Sequence[StepTiming], config_type: type[BaseModel]) ->
         fingerprints=np.asarray([t.config_fingerprint for t in timings]),
         log_seconds=np.log(at_usual_speed([t.seconds_per_step if t.num_steps else None for t in timings])),
         is_valid=np.asarray([t.valid for t in timings], bool),
-        update_seconds=at_usual_speed([t.update_seconds for t in timings]),
     )
 
 

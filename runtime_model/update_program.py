@@ -2,7 +2,7 @@
 
 Compiled together with the task, the update would need a second compilation of the whole program; by itself it
 is a small one. The sum with the gradient step is what a step with that optimizer takes, but for what compiling
-both together would fuse or spill (`docs/run-time.md` has it measured).
+both together would fuse or spill.
 """
 
 from __future__ import annotations

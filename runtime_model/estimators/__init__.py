@@ -1,7 +1,7 @@
 """Ways to predict log seconds. One file each; registering one is one line here.
 
-For every family the one with the least held-out error predicts (`runtime_model.fitting`). `TransferredConfig`,
-which corrects a model fitted elsewhere, competes too where there is such a model.
+For every family the one with the least held-out error predicts (`runtime_model.fitting`). A model
+fitted elsewhere, corrected (`transferred`), competes too where there is one.
 """
 
 from __future__ import annotations

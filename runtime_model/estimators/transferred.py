@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg import cho_solve
 from scipy.optimize import minimize
 
-from runtime_model.estimators.base import Arrays, EstimatorConfig, LogSeconds
+from runtime_model.estimators.base import Arrays, LogSeconds
 from runtime_model.features import Pair
 from runtime_model.table import TimingTable
 
@@ -38,35 +38,28 @@ class Base(Protocol):
         ...
 
 
-class TransferredConfig(EstimatorConfig):
-    """How to correct a base model."""
+def fit_transfer(table: TimingTable, groups: Sequence[np.ndarray], base: Base) -> list[FittedTransfer]:
+    """Fits one correction per group, to the rows that it marks [N] and whose seconds are known."""
+    there = base.predict_log(table.pairs, table.families.tolist())
+    return [_fit(table, there, group & table.is_timed) for group in groups]
 
-    @property
-    def spans_families(self) -> bool:
-        """One correction serves all families."""
-        return True
 
-    def fit_base(self, table: TimingTable, groups: Sequence[np.ndarray], base: Base) -> list[FittedTransfer]:
-        """Fits one correction per group, to the rows that it marks and whose seconds are known."""
-        there = base.predict_log(table.pairs, table.families.tolist())
-        return [self._fit(table, there, group & table.is_timed) for group in groups]
-
-    def _fit(self, table: TimingTable, there: LogSeconds, rows: np.ndarray) -> FittedTransfer:
-        """Fits to at least one row; where there is none, a row without weight stands in."""
-        base, std, families = there.mean[rows], there.std[rows], table.families[rows]
-        if not len(base):
-            base, std, families = there.mean[:1], np.full(1, NO_WEIGHT), table.families[:1]
-            rows = np.arange(len(rows)) == 0
-        scale = np.asarray([base.mean(), max(float(np.std(base)), 1.0)])
-        known = tuple(sorted(set(families.tolist())))
-        effects = _effects(base, families, scale, known)
-        residual = np.nan_to_num(table.log_seconds[rows] - base)
-        wide = std
-        for _ in range(ROUNDS):
-            deviations, mean, covariance = _posterior(effects, residual, wide)
-            surprise = np.abs(residual - effects @ mean) / np.sqrt(std**2 + deviations[3] ** 2)
-            wide = std * np.maximum(1.0, surprise / TOLERATED)  # Huber's weights, as standard deviations
-        return FittedTransfer(known, scale, deviations, mean, covariance)
+def _fit(table: TimingTable, there: LogSeconds, rows: np.ndarray) -> FittedTransfer:
+    """Fits to at least one row; where there is none, a row without weight stands in."""
+    base, std, families = there.mean[rows], there.std[rows], table.families[rows]
+    if not len(base):
+        base, std, families = there.mean[:1], np.full(1, NO_WEIGHT), table.families[:1]
+        rows = np.arange(len(rows)) == 0
+    scale = np.asarray([base.mean(), max(float(np.std(base)), 1.0)])
+    known = tuple(sorted(set(families.tolist())))
+    effects = _effects(base, families, scale, known)
+    residual = np.nan_to_num(table.log_seconds[rows] - base)
+    wide = std
+    for _ in range(ROUNDS):
+        deviations, mean, covariance = _posterior(effects, residual, wide)
+        surprise = np.abs(residual - effects @ mean) / np.sqrt(std**2 + deviations[3] ** 2)
+        wide = std * np.maximum(1.0, surprise / TOLERATED)  # Huber's weights, as standard deviations
+    return FittedTransfer(known, scale, deviations, mean, covariance)
 
 
 @dataclass(frozen=True)
@@ -102,9 +95,6 @@ class FittedTransfer:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Self:
         """Restores what `to_arrays` gave."""
         return cls(tuple(info["families"]), **arrays)
-
-
-TransferredConfig.fitted_type = FittedTransfer
 
 
 def _posterior(
