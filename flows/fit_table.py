@@ -39,6 +39,7 @@ def _row(name: str, report: CalibrationReport, chosen: str) -> dict[str, Any]:
         "AUC": _number(report.validity_auc),
         "by": chosen,
         **{name: _percent(error) for name, error in report.median_by_estimator.items()},
+        **{f"AUC {name}": _number(auc) for name, auc in report.auc_by_estimator.items()},
     }
 
 

@@ -32,6 +32,8 @@ class CalibrationPoint(FrozenConfig):
     """Seconds that every estimator predicted, the one that was chosen among them."""
     valid: bool
     valid_probability: float
+    valid_by_estimator: Mapping[str, float] = {}
+    """The same from every estimator that has one of its own."""
 
     @property
     def counts(self) -> bool:
@@ -56,6 +58,8 @@ class CalibrationReport(FrozenConfig):
     validity_auc: float | None
     median_by_estimator: Mapping[str, float]
     """Median relative error of each estimator alone."""
+    auc_by_estimator: Mapping[str, float]
+    """Validity AUC of each estimator that predicts validity itself."""
     points: tuple[CalibrationPoint, ...]
 
     @property
@@ -75,13 +79,14 @@ class CalibrationReport(FrozenConfig):
     def summary(self) -> str:
         """Returns one line for people."""
         others = ", ".join(f"{name} {_percent(error)}" for name, error in self.median_by_estimator.items())
+        others_auc = "".join(f", {name} {_number(auc)}" for name, auc in self.auc_by_estimator.items())
         return (
             f"held-out over {self.num_folds} folds, {self.num_timed} timed of {self.num_timings}: "
             f"relative error median {_percent(self.median_relative_error)} ({others}), 90th percentile "
             f"{_percent(self.p90_relative_error)}; Spearman {_number(self.spearman)}; 80 % intervals cover "
             f"{_percent(self.interval_coverage)}; validity ({self.num_valid} valid, "
             f"{self.num_timings - self.num_valid} not) accuracy {_percent(self.validity_accuracy)}, AUC "
-            f"{_number(self.validity_auc)}"
+            f"{_number(self.validity_auc)}{others_auc}"
         )
 
 
@@ -100,6 +105,12 @@ def summarize(points: Sequence[CalibrationPoint], *, num_folds: int) -> Calibrat
         for name in names
         if all(name in point.by_estimator for point in timed)
     }
+    own = points[0].valid_by_estimator if points else {}
+    aucs = {
+        name: area_under_curve(valid, np.asarray([p.valid_by_estimator[name] for p in points]))
+        for name in own
+        if all(name in point.valid_by_estimator for point in points)
+    }
     return CalibrationReport(
         num_timings=len(points),
         num_timed=len(timed),
@@ -113,6 +124,7 @@ def summarize(points: Sequence[CalibrationPoint], *, num_folds: int) -> Calibrat
         validity_accuracy=float(((probability >= 0.5) == valid).mean()) if len(points) else None,
         validity_auc=area_under_curve(valid, probability),
         median_by_estimator=by_estimator,
+        auc_by_estimator={name: auc for name, auc in aucs.items() if auc is not None},
         points=tuple(points),
     )
 

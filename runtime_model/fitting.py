@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from runtime_model.calibration import INTERVAL, INTERVAL_Z, CalibrationPoint, CalibrationReport, summarize
 from runtime_model.estimators import ESTIMATORS
-from runtime_model.estimators.base import EstimatorConfig, LogSeconds
+from runtime_model.estimators.base import EstimatorConfig, LogSeconds, PredictsValidity
 from runtime_model.estimators.transferred import fit_transfer
 from runtime_model.prediction import (
     TRANSFERRED,
@@ -46,6 +46,7 @@ class _Fits(NamedTuple):
 
     held_out: LogSeconds  # [N]; NaN where the estimator was not fitted
     parts: dict[str, Any]  # part name → fitted
+    valid: np.ndarray  # [N] probability of running; NaN where the estimator has no say in it
 
 
 def fit(
@@ -142,7 +143,7 @@ def _fit_estimator(
         subsets = {name: everything}
     else:
         subsets = {part_name(name, f): table.families == f for f in sorted(set(table.families.tolist()))}
-    mean, std = np.full((2, len(fold)), np.nan)
+    mean, std, valid = np.full((3, len(fold)), np.nan)
     parts = {}
     for part, subset in subsets.items():
         inside = [group[subset] for group in groups]
@@ -157,7 +158,9 @@ def _fit_estimator(
             held = fold[subset] == k
             if held.any():
                 mean[at[held]], std[at[held]] = one.predict(rows.rows(held).pairs)
-    return _Fits(LogSeconds(mean, std), parts)
+                if isinstance(one, PredictsValidity):
+                    valid[at[held]] = one.valid_probability(rows.rows(held).pairs)
+    return _Fits(LogSeconds(mean, std), parts, valid)
 
 
 def _fit_transferred(
@@ -173,7 +176,7 @@ def _fit_transferred(
         mean[held], std[held] = one.correct(there, rows.families.tolist())
     if compete:
         mean[np.isin(table.fingerprints, list(base.info.fingerprints))] = np.nan
-    return _Fits(LogSeconds(mean, std), {TRANSFERRED: fitted[-1]})
+    return _Fits(LogSeconds(mean, std), {TRANSFERRED: fitted[-1]}, np.full(len(fold), np.nan))
 
 
 def _choose(
@@ -185,6 +188,7 @@ def _choose(
         for name, f in fits.items()
         if np.isfinite(f.held_out.mean[rows]).all()
     }
+    valid_by = {name: f.valid[rows] for name, f in fits.items() if np.isfinite(f.valid[rows]).all()}
     log_seconds, is_valid = table.log_seconds[rows], table.is_valid[rows]
     pairs = [table.pairs[row] for row in rows]
 
@@ -210,6 +214,7 @@ def _choose(
                     stretch,
                     float(runs),
                     {n: _row(h, int(i)) for n, h in held_out.items()},
+                    {n: float(probability[i]) for n, probability in valid_by.items()},
                 )
             )
     name, stretch, validity = decide(np.ones(len(rows), bool))
@@ -252,6 +257,7 @@ def _point(
     stretch: float,
     probability: float,
     predicted: Mapping[str, tuple[float, float]],
+    valid_by_estimator: Mapping[str, float],
 ) -> CalibrationPoint:
     mean, std = predicted[name]
     seconds, width = float(np.exp(mean)), float(np.exp(INTERVAL_Z * stretch * std))
@@ -267,4 +273,5 @@ def _point(
         by_estimator={n: float(np.exp(m)) for n, (m, _) in predicted.items()},
         valid=bool(table.is_valid[row]),
         valid_probability=probability,
+        valid_by_estimator=valid_by_estimator,
     )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lopt.family_data import Data, separate_data
@@ -127,7 +128,7 @@ def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.split(jax.random.key(0), leaf.shape)
-    return jnp.zeros(leaf.shape, leaf.dtype)
+    return jnp.asarray(np.zeros(leaf.shape, leaf.dtype))  # jnp.zeros would compile a program per shape
 
 
 def _per_task(dynamic: Dynamic, axes: Dynamic) -> Dynamic:

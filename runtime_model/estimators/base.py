@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,15 @@ class Fitted(Protocol):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> Self:
         """Restores what `to_arrays` gave."""
+        ...
+
+
+@runtime_checkable
+class PredictsValidity(Protocol):
+    """A fitted estimator that says which configurations run, too."""
+
+    def valid_probability(self, pairs: Sequence[Sequence[Pair]]) -> np.ndarray:
+        """Returns the probability [n] of running within the limits of the timings."""
         ...
 
 

@@ -28,6 +28,7 @@ from runtime_model.estimators.base import Arrays, EstimatorConfig, LogSeconds
 from runtime_model.features import ConfigFeatures, Pair, Vocabulary, build_vocabulary, featurize
 from runtime_model.network import NetworkConfig as Sizes
 from runtime_model.table import TimingTable
+from task_generator.task_config import TaskConfig
 
 CHECKS = 20
 """How often the validation rows are looked at."""
@@ -37,9 +38,10 @@ class NetworkConfig(EstimatorConfig):
     """How to fit the networks."""
 
     per_family: bool = False
-    num_members: int = 2
-    num_steps: int = 600
-    batch_size: int = 256
+    num_members: int = 1
+    num_steps: int = 1500
+    batch_size: int = 64
+    hidden_size: int = 48
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     validation_fraction: float = 0.15
@@ -51,8 +53,10 @@ class NetworkConfig(EstimatorConfig):
 
     def fit(self, table: TimingTable, groups: Sequence[np.ndarray], *, seed: int) -> list[FittedNetwork]:
         """Fits `num_members` pairs of networks per group; same seed, same result."""
-        vocabulary = build_vocabulary(None, table.pairs)
-        sizes = Sizes(num_keys=vocabulary.num_keys, num_values=vocabulary.num_values)
+        vocabulary = build_vocabulary(TaskConfig, table.pairs)
+        sizes = Sizes(
+            num_keys=vocabulary.num_keys, num_values=vocabulary.num_values, hidden_size=self.hidden_size
+        )
         rng = np.random.default_rng(seed)
         splits = [self._split(group, rng) for group in groups for _ in range(self.num_members)]
         order = np.stack([np.resize(train, len(table.pairs)) for train, _ in splits])

@@ -51,6 +51,22 @@ def test_what_the_timings_cannot_give_is_none() -> None:
     assert summarize([], num_folds=1).median_relative_error is None
 
 
+def test_estimators_that_predict_validity_are_compared() -> None:
+    """One puts the invalid configuration last, one above one of two valid ones; a third is silent once."""
+    own = [
+        {"good": 0.9, "fair": 0.4, "silent": 1.0},
+        {"good": 0.8, "fair": 0.9, "silent": 1.0},
+        {"good": 0.1, "fair": 0.5},
+    ]
+    points = [
+        _point(1.0, 1.0, valid=valid).model_copy(update={"valid_by_estimator": each})
+        for valid, each in zip((True, True, False), own, strict=True)
+    ]
+    result = summarize(points, num_folds=2)
+    assert result.auc_by_estimator == pytest.approx({"good": 1.0, "fair": 0.5})
+    assert "good 1.000, fair 0.500" in result.summary()
+
+
 def test_a_familys_report_is_over_its_points_only() -> None:
     other = _point(1.0, 3.0).model_copy(update={"family": "conv"})
     result = summarize([_point(1.0, 1.5), other], num_folds=2)
