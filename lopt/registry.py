@@ -1,10 +1,12 @@
-"""Looking a name up in a registry, with a helpful answer when it is not there."""
+"""Looking a name up in a registry, with a helpful answer when it is not there; and the type "any entry of it"."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar, Union
+
+from pydantic import Field
 
 T = TypeVar("T")
 
@@ -38,3 +40,11 @@ def lookup(registry: Mapping[str, T], name: str, *, kind: str) -> T:
     if name in registry:
         return registry[name]
     raise UnknownNameError(unknown_name_message(kind, name, list(registry)))
+
+
+def any_of(registry: Mapping[str, type[Any]], discriminator: str) -> Any:
+    """Returns the pydantic type "any entry of `registry`", told apart by the field `discriminator`."""
+    members = tuple(registry.values())
+    if len(members) == 1:  # pydantic wants two members to discriminate between
+        return members[0]
+    return Annotated[Union[members], Field(discriminator=discriminator)]  # noqa: UP007 - built at run time

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from lopt.family_data import Data, separate_data
 from lopt.inner_loop import InnerState, init_inner, unroll
+from lopt.stand_in import stand_in
 from lopt.types import Dynamic, Params, PRNGKey, TaskFamily
 
 Clock = Callable[[], float]
@@ -96,7 +96,9 @@ def compile_program(
 
     started = clock()
     dynamics = _draw_all(draw, repeats)
-    state = jax.tree.map(zeros, jax.eval_shape(init, dynamics[0], jax.random.key(0)))
+    # Compiling the initialisers (an orthogonal one has a QR decomposition per tensor) takes longer than compiling
+    # the step, and what a step takes does not depend on values.
+    state = jax.tree.map(stand_in, jax.eval_shape(init, dynamics[0], jax.random.key(0)))
     program = jax.jit(train).lower(data, dynamics[0], state, jax.random.key(0), jnp.asarray(1, jnp.int32))
     run = program.compile()
     compile_seconds = clock() - started
@@ -118,17 +120,6 @@ def _draw_all(draw: Callable[[PRNGKey], Dynamic], count: int) -> list[Dynamic]:
         return [jax.tree.map(lambda leaf, i=i: leaf[i], drawn) for i in range(count)]
 
     return draws(jnp.arange(count))
-
-
-def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns a stand-in for an initial value.
-
-    What a step takes does not depend on it, and compiling the initialisers (an orthogonal one has a QR
-    decomposition per tensor) takes longer than compiling the step.
-    """
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.split(jax.random.key(0), leaf.shape)
-    return jnp.asarray(np.zeros(leaf.shape, leaf.dtype))  # jnp.zeros would compile a program per shape
 
 
 def _per_task(dynamic: Dynamic, axes: Dynamic) -> Dynamic:

@@ -17,8 +17,9 @@ import optax
 from lopt.architectures import ARCHITECTURES
 from lopt.binding import bind
 from lopt.registry import lookup
+from lopt.stand_in import stand_in
 from lopt.types import Params
-from runtime_model.step_program import MAX_STEPS, Clock, zeros
+from runtime_model.step_program import MAX_STEPS, Clock
 
 NO_UPDATE = "none"
 HORIZON = 1000
@@ -67,7 +68,7 @@ def time_update(params: Params, name: str, target_seconds: float, clock: Clock) 
       UnknownNameError: If there is no such optimizer.
     """
     optimizer = get_update(name)()
-    state = jax.tree.map(zeros, jax.eval_shape(optimizer.init, params))
+    state = jax.tree.map(stand_in, jax.eval_shape(optimizer.init, params))
 
     @jax.jit
     def run(params: Params, state: Any, grads: Params, num_steps: jax.Array) -> Params:

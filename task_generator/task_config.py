@@ -14,31 +14,22 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self, Union
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from lopt.config import FrozenConfig
-from lopt.registry import unknown_name_message
+from lopt.registry import any_of, unknown_name_message
 from lopt.types import TaskFamily
 from task_generator.augmentations import AUGMENTATIONS, AugmentationConfig
 from task_generator.families import FAMILIES, FamilyConfig
-
-
-def _union(registry: Mapping[str, type[FrozenConfig]], discriminator: str) -> Any:
-    """Returns the type "any entry of `registry`", told apart by the field `discriminator`."""
-    members = tuple(registry.values())
-    if len(members) == 1:  # pydantic wants two members to discriminate between
-        return members[0]
-    return Annotated[Union[members], Field(discriminator=discriminator)]  # noqa: UP007 - built at run time
-
 
 if TYPE_CHECKING:
     AnyFamily = FamilyConfig
     AnyAugmentation = AugmentationConfig
 else:
-    AnyFamily = _union(FAMILIES, "family")
-    AnyAugmentation = _union(AUGMENTATIONS, "augmentation")
+    AnyFamily = any_of(FAMILIES, "family")
+    AnyAugmentation = any_of(AUGMENTATIONS, "augmentation")
 
 
 class TaskConfig(FrozenConfig):

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from lopt.perturbation import pair_gradient, perturbed, sample_pairs
+from lopt.perturbations import AntitheticConfig
 from lopt.training_gradient import LossAndGradient
 from lopt.types import Batch, Params, PRNGKey, Scalar, Task, TaskState
 from task_generator.augmentations.wrapped import WrappedTask, WrappingConfig, cast_like, own_key, to_float32
@@ -73,10 +73,10 @@ class ESGradientsTask(WrappedTask[ESGradientsConfig]):
             return self.inner.loss(state._replace(params=cast_like(moved, state.params)), key, batch)[0]
 
         def add_pair(index: Scalar, total: Params) -> Params:
-            pair = sample_pairs(params, jax.random.fold_in(epsilon_key, index), 1)
-            losses = jax.vmap(jax.vmap(loss_at))(perturbed(params, pair, std))  # [2 twins, 1 pair]
-            return jax.tree.map(jnp.add, total, pair_gradient(pair, losses[0] - losses[1], std))
+            pair = AntitheticConfig().sample(params, jax.random.fold_in(epsilon_key, index), 1)
+            losses = jax.vmap(jax.vmap(loss_at))(pair.twins(params, std))  # [2 twins, 1 pair]
+            return jax.tree.map(jnp.add, total, pair.weighted_sum(losses.T))
 
         total = jax.lax.fori_loop(0, num_pairs, add_pair, jax.tree.map(jnp.zeros_like, params))
-        mean = jax.tree.map(lambda g: g / num_pairs, total)
+        mean = jax.tree.map(lambda g: g / (2.0 * std * num_pairs), total)
         return self.inner.loss(state, key, batch), cast_like(mean, state.params)

@@ -2,71 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from lopt.estimators import ESTIMATORS
-from lopt.estimators.full_es import FullEs, FullEsConfig, sample_horizon
+from lopt.estimators.evolution import sample_horizon
+from lopt.estimators.full_es import FullEs, FullEsConfig
 from lopt.lanes import init_lanes, repeat_dynamics, sample_dynamics
-from lopt.types import PRNGKey, Scalar, Split, TaskState
-
-
-class Curvature(NamedTuple):
-    curvature: jax.Array
-    start: jax.Array
-
-
-class QuadraticTask:
-    """½ a x², started at x₀; no noise."""
-
-    def __init__(self, dynamic: Curvature):
-        self.dynamic = dynamic
-
-    def init(self, key: PRNGKey) -> TaskState:
-        return TaskState({"x": self.dynamic.start[None]})
-
-    def batch(self, key: PRNGKey, split: Split = "train") -> jax.Array:
-        return jnp.zeros((1,))
-
-    def loss(self, state: TaskState, key: PRNGKey, batch: jax.Array) -> tuple[Scalar, TaskState]:
-        return 0.5 * self.dynamic.curvature * jnp.sum(jnp.square(state.params["x"])), state
-
-    def normalize(self, loss: Scalar) -> Scalar:
-        return loss
-
-
-class QuadraticFamily:
-    """`start` is one value per work unit, `curvature` one per task."""
-
-    def __init__(self, spread: float = 0.0):
-        self.spread = spread
-
-    def sample_dynamic(self, key: PRNGKey) -> Curvature:
-        a, b = jax.random.uniform(key, (2,))
-        return Curvature(1.0 + self.spread * a, 1.0 + self.spread * b)
-
-    def dynamic_axes(self) -> Curvature:
-        return Curvature(0, None)
-
-    def task(self, dynamic: Curvature) -> QuadraticTask:
-        return QuadraticTask(dynamic)
-
-
-class LearnedRate:
-    """SGD whose rate is θ."""
-
-    def init_theta(self, key: PRNGKey) -> Any:
-        return {"rate": jnp.float32(0.1)}
-
-    def transform(self, theta: Any, *, num_steps: Any) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(
-            optax.stateless(lambda grads, params: jax.tree.map(lambda g: -theta["rate"] * g, grads))
-        )
+from tests.support.learned_rate import LearnedRate, QuadraticFamily
 
 
 def estimator(**changes: Any) -> FullEs:

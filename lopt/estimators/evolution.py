@@ -1,0 +1,133 @@
+"""What all estimators by evolution strategies share: tasks in lanes, twins, and the gradient from their losses.
+
+A lane is one task under one pair of twins; lanes of one task lie side by side. Twins share the dynamic
+configuration, the initialisation, the data and every other random number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from pydantic import Field, model_validator
+
+from lopt.fitness import TaskNormalization, unit_norm, utilities
+from lopt.lanes import ChoicesPerTask, repeat_dynamics, sample_dynamics
+from lopt.objective import ObjectiveConfig, worst_loss
+from lopt.perturbations import AntitheticConfig, AnyPerturbation
+from lopt.perturbations.base import Directions
+from lopt.types import Dynamic, LearnedOptimizer, PRNGKey, Scalar, TaskFamily, Theta
+
+Choices = Literal["per_work_unit", "per_task"]
+
+
+class TasksConfig(ObjectiveConfig):
+    """Fields of every estimator: what is differentiated, on which tasks, for how long."""
+
+    min_horizon: int = Field(ge=1)
+    max_horizon: int = Field(ge=1)
+    """The horizon is drawn log-uniformly between these, both included, once per unroll."""
+    num_tasks: int = Field(ge=1)
+    """Dynamic configurations vectorised over one static one."""
+    task_normalization: TaskNormalization = "none"
+    """What a task's losses or gradient are made into before tasks are averaged (VeLO D.4; `lopt.fitness`)."""
+    choices: Choices = "per_work_unit"
+    """What shares activation and initialiser: all tasks of an unroll (one branch runs), or none (all run)."""
+
+    @model_validator(mode="after")
+    def _horizons_in_order(self) -> TasksConfig:
+        if self.min_horizon > self.max_horizon:
+            raise ValueError(
+                f"`min_horizon` must not exceed `max_horizon`, got {self.min_horizon} > {self.max_horizon}"
+            )
+        return self
+
+    @property
+    def lanes_per_task(self) -> int:
+        """Lanes that one task fills."""
+        return 1
+
+    def build(self, family: TaskFamily, learned_optimizer: LearnedOptimizer) -> Any:
+        """Returns the estimator for one static configuration."""
+        raise NotImplementedError
+
+
+class EvolutionConfig(TasksConfig):
+    """Fields of every evolution strategy. The critical ones have no default."""
+
+    sigma: float = Field(gt=0)
+    """Standard deviation of the perturbations of theta."""
+    num_pairs: int = Field(ge=1)
+    """Pairs of twins per task."""
+    perturbation: AnyPerturbation = AntitheticConfig()
+    difference_clip: float | None = Field(None, gt=0)
+    """Largest |L⁺ − L⁻| of a pair: bounds what one diverging twin can do. None: no bound."""
+
+    @property
+    def lanes_per_task(self) -> int:
+        """One lane per pair."""
+        return self.num_pairs
+
+
+def family_of(config: TasksConfig, family: TaskFamily) -> TaskFamily:
+    """Returns the family as the configuration wants its choices made."""
+    return ChoicesPerTask(family) if config.choices == "per_task" else family
+
+
+def draw_lanes(config: TasksConfig, family: TaskFamily, key: PRNGKey) -> Dynamic:
+    """Returns every lane's dynamic configuration; the lanes of a task have the same."""
+    return repeat_dynamics(family, sample_dynamics(family, key, config.num_tasks), config.lanes_per_task)
+
+
+def evolution_gradient(
+    config: EvolutionConfig, directions: Directions, losses: jax.Array, sigma: Scalar
+) -> tuple[Theta, dict[str, Scalar]]:
+    """Returns the mean over tasks of each task's estimate, and what its losses and spread were.
+
+        g = 1 / (2σN) · Σᵢ (u⁺ᵢ ε⁺ᵢ + u⁻ᵢ ε⁻ᵢ),    u the task's utilities, N its pairs
+
+    Args:
+      config: Of the estimator.
+      directions: Of the lanes.
+      losses: [lanes, 2], the twins' meta-losses.
+      sigma: What the twins were perturbed with. 0 measures theta itself; the gradient then is zero.
+    """
+    held = losses if config.difference_clip is None else _clip_differences(losses, config.difference_clip)
+    by_task = held.reshape(config.num_tasks, config.num_pairs, 2)
+    shaped = jax.vmap(lambda one: utilities(one, config.task_normalization))(by_task)
+    sums = jax.vmap(lambda d, u: d.weighted_sum(u))(directions.by_task(config.num_tasks), shaped)
+    # σ = 0 makes the twins equal and the gradient zero, not 0/0.
+    gradients = jax.tree.map(lambda s: s / jnp.maximum(2.0 * sigma * config.num_pairs, 1e-12), sums)
+    gradient, metrics = mean_over_tasks(config, gradients)
+    differences = losses[:, 0] - losses[:, 1]
+    return gradient, {
+        **metrics,
+        "pair_difference_rms": jnp.sqrt(jnp.mean(jnp.square(differences))),
+        "fraction_at_cap": jnp.mean((losses >= worst_loss(config)).astype(jnp.float32)),
+    }
+
+
+def mean_over_tasks(config: TasksConfig, gradients: Theta) -> tuple[Theta, dict[str, Scalar]]:
+    """Returns the mean of the tasks' gradients, leaves [tasks, *leaf], and how far they differ.
+
+    `gradient_noise` is the Euclidean norm of the mean's standard error, as the spread over tasks has it; zero for
+    a single task, which has no spread.
+    """
+    if config.task_normalization == "unit_norm":
+        gradients = jax.vmap(unit_norm)(gradients)
+    mean = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+    spread = sum(jnp.sum(jnp.var(g, axis=0)) for g in jax.tree.leaves(gradients))
+    return mean, {"gradient_noise": jnp.sqrt(spread / max(config.num_tasks - 1, 1))}
+
+
+def _clip_differences(losses: jax.Array, limit: float) -> jax.Array:
+    middle = jnp.mean(losses, axis=1, keepdims=True)
+    return middle + jnp.clip(losses - middle, -limit / 2, limit / 2)
+
+
+def sample_horizon(key: PRNGKey, low: int, high: int) -> Scalar:
+    """Returns an int32 drawn log-uniformly from [low, high], both included."""
+    log_low, log_high = jnp.log(jnp.float32(low)), jnp.log(jnp.float32(high + 1))
+    draw = jnp.exp(log_low + jax.random.uniform(key) * (log_high - log_low))
+    return jnp.clip(jnp.floor(draw).astype(jnp.int32), low, high)

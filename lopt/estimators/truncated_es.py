@@ -1,0 +1,73 @@
+"""Truncated evolution strategies: the meta-gradient of one window, as if nothing before it depended on theta.
+
+Twins start from the same state, wherever the trajectory has come; the next window goes on from the state that
+theta itself reaches (a third run), or from the positive twin's. Cheap updates at any horizon, and biased: what a
+step does to later windows is not seen.
+
+[1] Metz et al. 2018, 3.1; Metz et al. 2020, 3.3.  [2] Vicol et al. 2021, arXiv:2112.13835, 2.2 (the bias).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from lopt.estimators.evolution import EvolutionConfig, evolution_gradient
+from lopt.estimators.trajectory import Trajectory, Unroller, WindowedConfig, one_copy
+from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, TaskFamily, Theta
+
+Carry = Literal["theta", "positive_twin"]
+
+
+class TruncatedEsConfig(EvolutionConfig, WindowedConfig):
+    """Windows, and whose state is carried to the next."""
+
+    estimator: Literal["truncated_es"] = "truncated_es"
+    carry: Carry = "theta"
+    """"theta": a run of the unperturbed theta, half as much again to compute. "positive_twin": that one's state,
+    whose perturbation is then part of the trajectory."""
+
+    def build(self, family: TaskFamily, learned_optimizer: LearnedOptimizer) -> TruncatedEs:
+        """Returns the estimator for one static configuration."""
+        return TruncatedEs(self, family, learned_optimizer)
+
+
+class TruncatedEs:
+    """The estimator that a `TruncatedEsConfig` describes; its state is a trajectory."""
+
+    def __init__(self, config: TruncatedEsConfig, family: TaskFamily, learned_optimizer: LearnedOptimizer):
+        self.config = config
+        self.unroller = Unroller(config, family, learned_optimizer)
+
+    def init(self, theta: Theta, key: PRNGKey) -> Trajectory:
+        """Returns a trajectory that is over: the first estimate starts one."""
+        del key
+        return self.unroller.ended(theta, copies=1)
+
+    def estimate(self, theta: Theta, state: Trajectory, key: PRNGKey) -> tuple[MetaGradient, Trajectory]:
+        """Returns the next window's meta-gradient and the trajectory at its end."""
+        c, lanes = self.config, self.unroller.num_lanes
+        sigma = jnp.float32(c.sigma)
+        epsilon_key, begin_key, length_key = jax.random.split(key, 3)
+        directions = c.perturbation.sample(theta, epsilon_key, lanes)
+        thetas = directions.twins(theta, sigma)
+        if c.carry == "theta":
+            thetas = jax.tree.map(
+                lambda both, t: jnp.concatenate([both, jnp.broadcast_to(t, (1, lanes, *t.shape))]),
+                thetas,
+                theta,
+            )
+        before = self.unroller.ready(thetas, state, begin_key)
+        end = self.unroller.window_end(before, length_key)
+        after, losses = self.unroller.advance(thetas, before, end)
+        gradient, metrics = evolution_gradient(c, directions, losses[:2].T, sigma)
+        num_steps = (end - before.step).astype(jnp.float32)
+        result = MetaGradient(
+            gradient,
+            jnp.mean(losses[:2]),
+            jnp.float32(losses.size) * num_steps,
+            {"horizon": before.horizon.astype(jnp.float32), "window": num_steps, **metrics},
+        )
+        return result, one_copy(after, 2 if c.carry == "theta" else 0)

@@ -1,0 +1,48 @@
+"""What every way to perturb theta can do: draw directions, place both twins, add up what directions were worth.
+
+A direction has unit variance in every coordinate and no correlation between coordinates; the twins of lane n are
+
+    θ + σ ε⁺ₙ   and   θ + σ ε⁻ₙ,   for antithetic strategies ε⁻ₙ = −ε⁺ₙ
+
+so with L the smoothed meta-loss, E[(L⁺ε⁺ + L⁻ε⁻) / 2σ] is its gradient (to first order in σ² where the
+directions are not Gaussian).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+import jax
+
+from lopt.config import FrozenConfig
+from lopt.types import PRNGKey, Scalar, Theta
+
+
+class Directions(Protocol):
+    """N lanes' directions: a pytree whose leaves have the lane axis N where the strategy says."""
+
+    def twins(self, theta: Theta, sigma: float | Scalar) -> Theta:
+        """Returns both twins of every lane: leaves [2, N, *leaf]."""
+        ...
+
+    def weighted_sum(self, utilities: jax.Array) -> Theta:
+        """Returns Σₙ (u⁺ₙ ε⁺ₙ + u⁻ₙ ε⁻ₙ), a tree like theta, from utilities [N, 2]."""
+        ...
+
+    def by_task(self, num_tasks: int) -> Self:
+        """Returns the same directions with the lane axis split in two, [num_tasks, N / num_tasks], the first in
+        front: what a `vmap` over axis 0 takes apart into each task's directions.
+        """
+        ...
+
+    def dense(self) -> Directions:
+        """Returns the same directions as plain arrays, which can be added to others."""
+        ...
+
+
+class PerturbationConfig(FrozenConfig):
+    """Which strategy; `perturbation` names it."""
+
+    def sample(self, theta: Theta, key: PRNGKey, num_lanes: int) -> Directions:
+        """Returns the directions of `num_lanes` lanes in the space of theta."""
+        raise NotImplementedError
