@@ -16,7 +16,7 @@ import optax
 
 from curriculum.phase import Phase, ThetaOptimizerConfig
 from curriculum.schedules import learning_rate_schedule
-from lopt.types import Theta
+from lopt.types import PyTree, Theta
 
 
 class LearnerState(NamedTuple):
@@ -30,6 +30,9 @@ class LearnerState(NamedTuple):
     best_validation: jax.Array  # scalar float32
     theta_optimizer_state: Any
     outer_step: jax.Array  # scalar int32
+    estimator_states: tuple[PyTree, ...] = ()
+    """Of an estimator that looks at windows: where every task's trajectory is, as NumPy. Synchronous training only:
+    asynchronous workers keep theirs."""
 
 
 def theta_optimizer(config: ThetaOptimizerConfig, outer_steps: int) -> optax.GradientTransformation:
@@ -46,8 +49,8 @@ def theta_optimizer(config: ThetaOptimizerConfig, outer_steps: int) -> optax.Gra
     )
 
 
-def init_learner(phase: Phase, theta: Theta) -> LearnerState:
-    """Returns the state before a phase's first outer step."""
+def init_learner(phase: Phase, theta: Theta, estimator_states: Sequence[PyTree] = ()) -> LearnerState:
+    """Returns the state before a phase's first outer step; `estimator_states` from `worker.init_states`."""
     theta = jax.tree.map(jnp.asarray, theta)
     return LearnerState(
         theta=theta,
@@ -56,6 +59,7 @@ def init_learner(phase: Phase, theta: Theta) -> LearnerState:
         best_validation=jnp.float32(jnp.inf),
         theta_optimizer_state=theta_optimizer(phase.theta_optimizer, phase.outer_steps).init(theta),
         outer_step=jnp.zeros((), jnp.int32),
+        estimator_states=tuple(estimator_states),
     )
 
 

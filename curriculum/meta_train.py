@@ -17,7 +17,8 @@ from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, rec
 from curriculum.phase import Phase
 from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
 from lopt.config import FrozenConfig
-from lopt.types import Theta
+from lopt.estimators import validation_estimator
+from lopt.types import PyTree, Theta
 from task_generator.task_config import TaskConfig
 
 TRAINING, VALIDATION = 0, 1
@@ -107,21 +108,30 @@ def meta_train(
 
 
 def work_units(
-    phase: Phase, tasks: Sequence[TaskConfig], optimizer: FrozenConfig, *, seed: tuple[int, ...], sigma: float
+    estimator: FrozenConfig,
+    tasks: Sequence[TaskConfig],
+    optimizer: FrozenConfig,
+    *,
+    seed: tuple[int, ...],
+    sigma: float | None = None,
 ) -> list[WorkUnit]:
     """Returns one unit per task; unit i's randomness is `(*seed, i)`."""
-    estimator, architecture = phase.estimator.canonical_json(), optimizer.canonical_json()
+    how, architecture = estimator.canonical_json(), optimizer.canonical_json()
     return [
-        WorkUnit(task.canonical_json(), estimator, architecture, (*seed, index), sigma)
+        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma)
         for index, task in enumerate(tasks)
     ]
 
 
 def _run(
-    pool: WorkerPool, units: Sequence[WorkUnit], theta: Theta, costs: Sequence[float] | None
+    pool: WorkerPool,
+    units: Sequence[WorkUnit],
+    theta: Theta,
+    costs: Sequence[float] | None,
+    states: Sequence[PyTree] = (),
 ) -> list[WorkResult]:
     theta = jax.tree.map(np.asarray, theta)
-    payloads = [(unit, theta) for unit in units]
+    payloads = [(unit, theta, state) for unit, state in zip(units, states or [()] * len(units), strict=True)]
     return pool.run_all(run_work_unit, payloads, affinity=[unit.task for unit in units], costs=costs)
 
 
@@ -135,16 +145,12 @@ def _outer_step(
     seed: int,
     costs: Sequence[float] | None,
 ) -> OuterStepDone:
-    units = work_units(
-        phase,
-        tasks,
-        optimizer,
-        seed=(seed, TRAINING, int(state.outer_step)),
-        sigma=phase.estimator.sigma,
-    )
-    results = _run(pool, units, state.theta, costs)
+    units = work_units(phase.estimator, tasks, optimizer, seed=(seed, TRAINING, int(state.outer_step)))
+    results = _run(pool, units, state.theta, costs, state.estimator_states)
     gradient = aggregate([result.gradient for result in results])
     state = apply_meta_gradient(phase, state, gradient)
+    if state.estimator_states:
+        state = state._replace(estimator_states=tuple(result.state for result in results))
     squares = [float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient)]
     return OuterStepDone(
         outer_step=int(state.outer_step),
@@ -166,7 +172,8 @@ def _validate(
     seed: int,
     costs: Sequence[float] | None,
 ) -> Validated:
-    units = work_units(phase, tasks, optimizer, seed=(seed, VALIDATION), sigma=0.0)
+    estimator = validation_estimator(phase.estimator)
+    units = work_units(estimator, tasks, optimizer, seed=(seed, VALIDATION), sigma=0.0)
     results = _run(pool, units, state.theta_average, costs)
     per_task = tuple(result.meta_loss for result in results)
     meta_loss = float(np.mean(per_task))

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from curriculum.schedules import ScheduleName
 from lopt.config import FrozenConfig
-from lopt.estimators.full_es import FullEsConfig
+from lopt.estimators import AnyEstimator
 from lopt.registry import lookup
 from runtime_model.rejection import SAFETY_QUANTILE, ProblemSizeThresholds
 from task_generator.known_distributions import DISTRIBUTIONS
@@ -53,7 +53,7 @@ class Phase(FrozenConfig):
     grows with the parameters, and on small batches it is the larger part."""
     num_static_configs: int = Field(ge=1)
     """Task configurations held (and compiled) at a time; every outer step uses each of them once."""
-    estimator: FullEsConfig
+    estimator: AnyEstimator
     theta_optimizer: ThetaOptimizerConfig
     outer_steps: int = Field(ge=1)
     validate_every: int = Field(10, ge=1)

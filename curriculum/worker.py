@@ -16,10 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lopt.architectures import ARCHITECTURES
+from lopt.config import FrozenConfig
 from lopt.estimators import ESTIMATORS
+from lopt.estimators.full_es import FullEs, FullEsConfig
 from lopt.family_data import Data, separate_data
 from lopt.registry import lookup
-from lopt.types import LearnedOptimizer, MetaGradient, Theta
+from lopt.types import LearnedOptimizer, MetaGradient, PyTree, TaskFamily, Theta
 from task_generator.task_config import TaskConfig
 
 MAX_COMPILED_PROGRAMS = 8
@@ -92,7 +94,7 @@ class WorkUnit(NamedTuple):
     estimator: str  # estimator configuration as JSON
     optimizer: str  # architecture configuration as JSON
     seed: tuple[int, ...]  # folded into the key one after the other
-    sigma: float  # 0: measure theta itself, with the same program
+    sigma: float | None  # 0: measure theta itself, with the same program (full ES); None: the estimator's own
 
 
 class WorkResult(NamedTuple):
@@ -102,6 +104,8 @@ class WorkResult(NamedTuple):
     meta_loss: float
     num_inner_steps: float
     metrics: dict[str, float]
+    state: PyTree = ()
+    """Of the estimator, for the next window."""
 
 
 def build_optimizer(optimizer_json: str) -> LearnedOptimizer:
@@ -123,31 +127,99 @@ def key_from_seed(seed: tuple[int, ...]) -> jax.Array:
     return key
 
 
-@lru_cache(maxsize=MAX_COMPILED_PROGRAMS)
-def _program(
-    task_json: str, estimator_json: str, optimizer_json: str
-) -> Callable[[Theta, jax.Array, jax.Array], MetaGradient]:
-    family = TaskConfig.model_validate_json(task_json).build()
+class _Program(NamedTuple):
+    """One static configuration's estimator, compiled when first called."""
+
+    estimate: Callable[..., tuple[MetaGradient, PyTree]]
+    """(theta, state, key, sigma) → (meta-gradient, next state)."""
+    init: Callable[[Theta], PyTree]
+    """theta → the state before the first window."""
+
+
+def _estimator(task_json: str, estimator_json: str, optimizer_json: str) -> tuple[Any, TaskFamily, Any]:
     estimator_data = json.loads(estimator_json)
     config_type = lookup(ESTIMATORS, estimator_data["estimator"], kind="estimator")
-    config, learned = config_type.model_validate(estimator_data), build_optimizer(optimizer_json)
+    family = TaskConfig.model_validate_json(task_json).build()
+    return config_type.model_validate(estimator_data), family, build_optimizer(optimizer_json)
 
+
+@lru_cache(maxsize=MAX_COMPILED_PROGRAMS)
+def _program(task_json: str, estimator_json: str, optimizer_json: str) -> _Program:
+    config, family, learned = _estimator(task_json, estimator_json, optimizer_json)
     data, with_data = separate_data(family)
 
-    def measure(data: Data, theta: Theta, key: jax.Array, sigma: jax.Array) -> MetaGradient:
-        return config.build(with_data(data), learned).measure(theta, key, sigma)
+    def estimate(
+        data: Data, theta: Theta, state: PyTree, key: jax.Array, sigma: jax.Array
+    ) -> tuple[MetaGradient, PyTree]:
+        estimator = config.build(with_data(data), learned)
+        if isinstance(estimator, FullEs):  # one program for training and, at σ = 0, validation
+            return estimator.measure(theta, key, sigma), state
+        result: tuple[MetaGradient, PyTree] = estimator.estimate(theta, state, key)
+        return result
 
-    return partial(jax.jit(measure), data)
+    def init(theta: Theta) -> PyTree:
+        return config.build(family, learned).init(theta, jax.random.key(0))
+
+    return _Program(partial(jax.jit(estimate), data), init)
 
 
-def run_work_unit(unit: WorkUnit, theta: Theta) -> WorkResult:
-    """Returns the meta-gradient of one unit at `theta` (a tree of NumPy arrays)."""
+def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResult:
+    """Returns the meta-gradient of one unit at `theta`, a tree of NumPy arrays.
+
+    Args:
+      unit: What to do.
+      theta: Where.
+      state: Of the estimator: `init_states`'s, or the result of the unit before. Empty for full ES.
+    """
     program = _program(unit.task, unit.estimator, unit.optimizer)
-    result = program(jax.tree.map(jnp.asarray, theta), key_from_seed(unit.seed), jnp.float32(unit.sigma))
+    theta = jax.tree.map(jnp.asarray, theta)
+    sigma = unit.sigma
+    if sigma is None:
+        sigma = json.loads(unit.estimator).get("sigma", 0.0)
+    keyed = with_keys(state, jax.eval_shape(program.init, theta)) if jax.tree.leaves(state) else ()
+    result, after = program.estimate(theta, keyed, key_from_seed(unit.seed), jnp.float32(sigma))
     result = jax.device_get(result)
     return WorkResult(
         gradient=jax.tree.map(np.asarray, result.mean),
         meta_loss=float(result.meta_loss),
         num_inner_steps=float(result.num_inner_steps),
         metrics={name: float(value) for name, value in result.metrics.items()},
+        state=without_keys(after),
     )
+
+
+def init_states(
+    tasks: Sequence[TaskConfig], estimator: FrozenConfig, optimizer: FrozenConfig, theta: Theta
+) -> tuple[PyTree, ...]:
+    """Returns every task's estimator state before its first window, as NumPy; nothing for full ES.
+
+    What they hold is replaced when the first window starts; what counts are shapes and types.
+    """
+    if isinstance(estimator, FullEsConfig):
+        return ()
+    theta = jax.tree.map(jnp.asarray, theta)
+    states = []
+    for task in tasks:
+        config, family, learned = _estimator(
+            task.canonical_json(), estimator.canonical_json(), optimizer.canonical_json()
+        )
+        states.append(without_keys(config.build(family, learned).init(theta, jax.random.key(0))))
+    return tuple(states)
+
+
+def without_keys(tree: PyTree) -> PyTree:
+    """Returns the tree as NumPy, PRNG keys as their numbers: what can be sent and stored."""
+    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf), tree)
+
+
+def with_keys(tree: PyTree, shapes: PyTree) -> PyTree:
+    """Returns the tree as JAX arrays, keys where `shapes` has them."""
+    return jax.tree.map(
+        lambda shape, leaf: jax.random.wrap_key_data(leaf) if _is_key(shape) else jnp.asarray(leaf),
+        shapes,
+        tree,
+    )
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))

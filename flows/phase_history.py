@@ -70,7 +70,7 @@ class PhaseHistory:
             started_from=started_from,
             horizon=(phase.estimator.min_horizon, phase.estimator.max_horizon),
             num_tasks=phase.num_static_configs * phase.estimator.num_tasks,
-            num_pairs=phase.estimator.num_pairs,
+            num_pairs=phase.estimator.lanes_per_task,
             outer_step=tuple(int(step) for step in columns["outer_step"]),
             meta_loss=tuple(columns["meta_loss"]),
             validation=tuple(

@@ -15,6 +15,7 @@ from typing import Any
 
 from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import CheckpointDue, OuterStepDone, Validated, meta_train
+from curriculum.worker import init_states
 from flows.phase_history import PhaseHistory
 from flows.phase_plan import PhasePlan
 from flows.session import Session
@@ -44,7 +45,8 @@ class PhaseProgress:
 
 def restore_phase(plan: PhasePlan, session: Session) -> PhaseProgress:
     """Returns the run's newest good checkpoint, or its start. Damaged checkpoints are named and passed over."""
-    fresh = init_learner(plan.phase, plan.theta)
+    states = init_states(plan.tasks, plan.phase.estimator, plan.optimizer, plan.theta)
+    fresh = init_learner(plan.phase, plan.theta, states)
     skipped = len(session.checkpoints.skipped)
     info = session.checkpoints.latest_good(plan.run_name)
     for damage in session.checkpoints.skipped[skipped:]:

@@ -20,6 +20,20 @@ ESTIMATORS: dict[str, type[TasksConfig]] = {
     "combined": CombinedConfig,
 }
 
+
+def validation_estimator(config: TasksConfig) -> FullEsConfig:
+    """Returns what measures theta on whole unrolls with the objective and tasks of `config`, at σ = 0.
+
+    Windows of a trajectory end anywhere; a validation loss is that of whole unrolls. For full ES it is `config`
+    itself, so that training and validation share a compiled program.
+    """
+    if isinstance(config, FullEsConfig):
+        return config
+    shared = {name: getattr(config, name) for name in TasksConfig.model_fields}
+    shared["task_normalization"] = "none"
+    return FullEsConfig(sigma=1.0, num_pairs=1, **shared)
+
+
 if TYPE_CHECKING:
     AnyEstimator = TasksConfig
 else:

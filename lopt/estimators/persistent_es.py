@@ -9,8 +9,8 @@ Averaged over the windows of a trajectory, whose losses add up to the unroll's, 
 unroll's smoothed loss, where every window is perturbed by itself.
 
 Deviation from the released implementation (google/learned_optimization): there, a task that finishes inside a
-window has its ξ reset before the loss of its last steps is counted, and those losses are credited to too little. Here
-trajectories end where windows end, and ξ is reset only when the next one starts.
+window has its ξ reset before the loss of its last steps is counted, which are then credited to too little.
+Here trajectories end where windows end, and ξ is reset only when the next one starts.
 
 [1] Vicol et al. 2021, "Unbiased gradient estimation in unrolled computation graphs with persistent evolution
 strategies", arXiv:2112.13835, Alg. 2.  [2] Metz et al. 2020, 3.3.

@@ -12,11 +12,17 @@ import pytest
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, init_learner, record_validation
 from curriculum.meta_train import CheckpointDue, OuterStepDone, Validated, meta_train
 from curriculum.phase import Phase
-from curriculum.worker import InProcessWorkerPool, WorkUnit, key_from_seed, run_work_unit
+from curriculum.worker import InProcessWorkerPool, WorkUnit, init_states, key_from_seed, run_work_unit
 from lopt.architectures.pacer import PacerConfig
+from lopt.config import derive
+from lopt.estimators import ESTIMATORS
 from task_generator.task_config import TaskConfig
 
 CONFIG = PacerConfig()
+
+
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
 
 
 class ShuffledPool(InProcessWorkerPool):
@@ -35,8 +41,9 @@ class ShuffledPool(InProcessWorkerPool):
         return [results[i] for i in range(len(payloads))]
 
 
-def start(phase: Phase) -> LearnerState:
-    return init_learner(phase, CONFIG.build().init_theta(jax.random.key(0)))
+def start(phase: Phase, tasks: Sequence[TaskConfig] = ()) -> LearnerState:
+    theta = CONFIG.build().init_theta(jax.random.key(0))
+    return init_learner(phase, theta, init_states(tasks, phase.estimator, CONFIG, theta))
 
 
 def run(phase: Phase, tasks: Sequence[TaskConfig], state: LearnerState, **kwargs: Any) -> list[Any]:
@@ -89,6 +96,35 @@ def test_order_of_completion_does_not_matter(
     assert_identical(
         events[-1].state, run(tiny_phase, tiny_tasks, start(tiny_phase), pool=ShuffledPool())[-1].state
     )
+
+
+WINDOWED = {"sigma": 0.03, "unroll_length": 2, "num_pairs": 4, "stagger": False}
+
+
+@pytest.mark.parametrize(
+    "name", ["persistent_es", *(slow(n) for n in ("truncated_es", "unrolled_backprop", "combined"))]
+)
+def test_trajectories_go_on_through_outer_steps_and_resumes(
+    name: str, tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    """Windows of 2 in horizons of 5: the third step ends a trajectory. Order and resuming change no bit."""
+    fields = {key: value for key, value in WINDOWED.items() if key in ESTIMATORS[name].model_fields}
+    fields |= {
+        "min_horizon": 5,
+        "max_horizon": 5,
+        "num_tasks": 2,
+        "num_final_batches": 1,
+        "aggregate": "mean",
+    }
+    phase = derive(tiny_phase, estimator={"estimator": name, **fields})
+    events = run(phase, tiny_tasks, start(phase, tiny_tasks))
+    steps = [e for e in events if isinstance(e, OuterStepDone)]
+    assert [e.metrics["window"] for e in steps] == [2.0, 2.0, 1.0, 2.0]
+    shuffled = run(phase, tiny_tasks, start(phase, tiny_tasks), pool=ShuffledPool())
+    assert_identical(events[-1].state, shuffled[-1].state)
+    middle = next(e.state for e in events if isinstance(e, CheckpointDue) and e.outer_step == 2)
+    resumed = run(phase, tiny_tasks, jax.tree.map(np.asarray, middle))
+    assert_identical(events[-1].state, resumed[-1].state)
 
 
 def test_finished_phase_has_nothing_left_to_do(
