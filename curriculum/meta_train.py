@@ -8,54 +8,21 @@ and resumed from a checkpoint is the uninterrupted run, bit for bit, and so is o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
+from curriculum.control import ReadControl, controlled, no_control
+from curriculum.events import CheckpointDue, Controlled, LearnerEvent, OuterStepDone, Paused, Validated
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, record_validation
 from curriculum.phase import Phase
+from curriculum.units_of_work import TRAINING, VALIDATION, work_units
 from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
 from lopt.config import FrozenConfig
 from lopt.estimators import validation_estimator
 from lopt.types import PyTree, Theta
 from task_generator.task_config import TaskConfig
-
-TRAINING, VALIDATION = 0, 1
-"""Separate streams of randomness; a validation unit's stream does not depend on the outer step."""
-
-
-class OuterStepDone(NamedTuple):
-    """One outer step: the state after it, and what it saw."""
-
-    outer_step: int
-    state: LearnerState
-    meta_loss: float
-    """Mean over the units, at the perturbed thetas, on freshly drawn tasks."""
-    gradient_norm: float
-    num_inner_steps: float
-    metrics: dict[str, float]
-
-
-class Validated(NamedTuple):
-    """The averaged theta, measured on fixed tasks, data and horizons."""
-
-    outer_step: int
-    state: LearnerState
-    meta_loss: float
-    per_task: tuple[float, ...]
-    """One meta-loss per static configuration."""
-    num_inner_steps: float
-
-
-class CheckpointDue(NamedTuple):
-    """The state ought to be stored now."""
-
-    outer_step: int
-    state: LearnerState
-
-
-LearnerEvent = OuterStepDone | Validated | CheckpointDue
 
 
 def meta_train(
@@ -67,6 +34,7 @@ def meta_train(
     *,
     seed: int,
     costs: Sequence[float] | None = None,
+    read_control: ReadControl = no_control,
 ) -> Iterator[LearnerEvent]:
     """Yields events from `state` to the end of the phase.
 
@@ -80,6 +48,7 @@ def meta_train(
       pool: Who computes.
       seed: Of the phase.
       costs: What a unit of each task is expected to take, in any unit: the longest start first. Changes no result.
+      read_control: What a person wants now; asked before every outer step. A changed learning rate changes results.
 
     Raises:
       ValueError: If the number of tasks is not the phase's.
@@ -94,7 +63,18 @@ def meta_train(
         state = validated.state
         yield validated
         yield CheckpointDue(0, state)
+    original, changes = phase, dict[str, Any]()
     while outer_step < phase.outer_steps:
+        control = read_control()
+        if control.command == "stop":
+            yield CheckpointDue(outer_step, state)
+            return
+        if control.command == "pause":
+            yield Paused(outer_step, state)
+            continue
+        if control.changes != changes:
+            changes, phase = control.changes, controlled(original, control)
+            yield Controlled(outer_step, state, changes)
         done = _outer_step(phase, tasks, optimizer, state, pool, seed=seed, costs=costs)
         state, outer_step = done.state, done.outer_step
         yield done
@@ -105,22 +85,6 @@ def meta_train(
             yield validated
         if last or outer_step % phase.checkpoint_every == 0:
             yield CheckpointDue(outer_step, state)
-
-
-def work_units(
-    estimator: FrozenConfig,
-    tasks: Sequence[TaskConfig],
-    optimizer: FrozenConfig,
-    *,
-    seed: tuple[int, ...],
-    sigma: float | None = None,
-) -> list[WorkUnit]:
-    """Returns one unit per task; unit i's randomness is `(*seed, i)`."""
-    how, architecture = estimator.canonical_json(), optimizer.canonical_json()
-    return [
-        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma)
-        for index, task in enumerate(tasks)
-    ]
 
 
 def _run(

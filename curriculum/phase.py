@@ -7,6 +7,8 @@ numbers have no default. Derive a phase from another with `lopt.config.derive`, 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from curriculum.schedules import ScheduleName
@@ -15,6 +17,8 @@ from lopt.estimators import AnyEstimator
 from lopt.registry import lookup
 from runtime_model.rejection import SAFETY_QUANTILE, ProblemSizeThresholds
 from task_generator.known_distributions import DISTRIBUTIONS
+
+Mode = Literal["synchronous", "asynchronous"]
 
 
 class ThetaOptimizerConfig(FrozenConfig):
@@ -59,6 +63,19 @@ class Phase(FrozenConfig):
     validate_every: int = Field(10, ge=1)
     """Outer steps between validations of the averaged theta, on fixed tasks, data and horizons."""
     checkpoint_every: int = Field(10, ge=1)
+    mode: Mode = "synchronous"
+    """"synchronous": every outer step waits for one meta-gradient of each task; bit for bit reproducible.
+    "asynchronous": meta-gradients are applied as batches fill, some computed at an older theta (VeLO, E.1)."""
+    batch_size: int | None = Field(None, ge=1)
+    """Meta-gradients per outer step, where asynchronous; None: `num_static_configs`."""
+    max_staleness: int = Field(5, ge=0)
+    """Outer steps after which a meta-gradient is dropped, where asynchronous (Metz et al. 2020: 5)."""
+    resample_probability: float = Field(0.0, ge=0, le=1)
+    """Of a task's place being given to a newly drawn one after a unit, where asynchronous (VeLO, E.3)."""
+    max_tries: int = Field(3, ge=1)
+    """Failures in a row after which a task is left out, where asynchronous."""
+    unit_timeout: float = Field(600.0, gt=0)
+    """Seconds after which a unit of work is given up, where asynchronous."""
     start_from: str | None = None
     """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
 

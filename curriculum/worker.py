@@ -7,6 +7,7 @@ same hardware and libraries, computes the same bits. Compiled programs are kept 
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -15,10 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from curriculum.work_stream import InProcessWorkStream, WorkStream
 from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig
 from lopt.estimators import ESTIMATORS
-from lopt.estimators.full_es import FullEs, FullEsConfig
+from lopt.estimators.evolution import TasksConfig
+from lopt.estimators.full_es import FullEs
 from lopt.family_data import Data, separate_data
 from lopt.registry import lookup
 from lopt.types import LearnedOptimizer, MetaGradient, PyTree, TaskFamily, Theta
@@ -58,6 +61,10 @@ class WorkerPool(Protocol):
         """Yields `(index, fn(*payload))` as results come in."""
         ...
 
+    def stream(self) -> WorkStream:
+        """Returns the same workers as a stream of units."""
+        ...
+
 
 class InProcessWorkerPool:
     """Runs every unit here, one after the other: for tests, debugging and machines without a cluster."""
@@ -85,6 +92,10 @@ class InProcessWorkerPool:
         del affinity
         for index, payload in enumerate(payloads):
             yield index, fn(*payload)
+
+    def stream(self) -> WorkStream:
+        """Returns a stream whose units run here."""
+        return InProcessWorkStream()
 
 
 class WorkUnit(NamedTuple):
@@ -188,14 +199,43 @@ def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResul
     )
 
 
+class AsyncUnit(NamedTuple):
+    """A unit of an estimator whose trajectory stays on its worker."""
+
+    unit: WorkUnit
+    run: str
+    """Whose trajectories they are: those of another run are not gone on with."""
+    expects_state: bool
+    """Whether this worker has done a window of this task before."""
+
+
+_TRAJECTORIES: OrderedDict[tuple[str, str, str], PyTree] = OrderedDict()
+"""Of this worker, by run, task and estimator; as many as it keeps programs."""
+
+
+def run_async_unit(sent: AsyncUnit, theta: Theta) -> tuple[WorkResult, bool]:
+    """Returns the next window's result, without its state, and whether a trajectory was lost and started again."""
+    unit = sent.unit
+    key = (sent.run, unit.task, unit.estimator)
+    state = _TRAJECTORIES.pop(key, None)
+    if state is None:
+        program = _program(unit.task, unit.estimator, unit.optimizer)
+        fresh = without_keys(program.init(jax.tree.map(jnp.asarray, theta)))
+    result = run_work_unit(unit, theta, fresh if state is None else state)
+    _TRAJECTORIES[key] = result.state
+    while len(_TRAJECTORIES) > MAX_COMPILED_PROGRAMS:
+        _TRAJECTORIES.popitem(last=False)
+    return result._replace(state=()), state is None and sent.expects_state
+
+
 def init_states(
-    tasks: Sequence[TaskConfig], estimator: FrozenConfig, optimizer: FrozenConfig, theta: Theta
+    tasks: Sequence[TaskConfig], estimator: TasksConfig, optimizer: FrozenConfig, theta: Theta
 ) -> tuple[PyTree, ...]:
     """Returns every task's estimator state before its first window, as NumPy; nothing for full ES.
 
     What they hold is replaced when the first window starts; what counts are shapes and types.
     """
-    if isinstance(estimator, FullEsConfig):
+    if estimator.is_stateless:
         return ()
     theta = jax.tree.map(jnp.asarray, theta)
     states = []

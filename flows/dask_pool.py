@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from distributed import Client, Future, KilledWorker, LocalCluster
 
 from flows.dask_cluster import connect, leave, start_cluster
+from flows.dask_stream import DaskWorkStream
 from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
 from flows.interrupt import raise_if_stop_requested
 from flows.settings import RuntimeSettings
@@ -124,6 +125,11 @@ class DaskWorkerPool:
             if pending and not self._is_closed and self._client.status == "running":
                 with contextlib.suppress(Exception):
                     self._client.cancel(list(pending.values()), force=True)
+
+    def stream(self) -> DaskWorkStream:
+        """Returns the same workers as a stream of units."""
+        self._require_running()
+        return DaskWorkStream(self._client, self._cluster)
 
     def refresh(self) -> None:
         """Replaces local workers by fresh processes; a cluster that belongs to someone else is left alone.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from curriculum.meta_train import OuterStepDone, Validated
+from curriculum.events import OuterStepDone, Validated
 from curriculum.phase import Phase
 from flows.reporting import PhaseReport, ValidationPoint
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from curriculum.events import CheckpointDue, OuterStepDone, Validated
 from curriculum.learner import LearnerState, init_learner
-from curriculum.meta_train import CheckpointDue, OuterStepDone, Validated, meta_train
+from curriculum.meta_train import meta_train
 from curriculum.worker import init_states
 from flows.phase_history import PhaseHistory
 from flows.phase_plan import PhasePlan

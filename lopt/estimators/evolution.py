@@ -48,6 +48,11 @@ class TasksConfig(ObjectiveConfig):
         """Lanes that one task fills."""
         return 1
 
+    @property
+    def is_stateless(self) -> bool:
+        """Whether every estimate starts its tasks afresh."""
+        return False
+
     def build(self, family: TaskFamily, learned_optimizer: LearnedOptimizer) -> Any:
         """Returns the estimator for one static configuration."""
         raise NotImplementedError

@@ -43,6 +43,11 @@ class FullEsConfig(EvolutionConfig):
 
     estimator: Literal["full_es"] = "full_es"
 
+    @property
+    def is_stateless(self) -> bool:
+        """Whole unrolls leave nothing behind."""
+        return True
+
     def build(self, family: TaskFamily, learned_optimizer: LearnedOptimizer) -> FullEs:
         """Returns the estimator for one static configuration."""
         return FullEs(self, family, learned_optimizer)

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from curriculum.events import CheckpointDue, OuterStepDone, Validated
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, init_learner, record_validation
-from curriculum.meta_train import CheckpointDue, OuterStepDone, Validated, meta_train
+from curriculum.meta_train import meta_train
 from curriculum.phase import Phase
 from curriculum.worker import InProcessWorkerPool, WorkUnit, init_states, key_from_seed, run_work_unit
 from lopt.architectures.pacer import PacerConfig

@@ -1,0 +1,372 @@
+"""The asynchronous meta-training loop: workers are never idle, and theta moves whenever a batch is full.
+
+Every worker has a unit in hand and one waiting. A finished unit's meta-gradient joins the batch unless theta has
+moved more than `max_staleness` times since it was sent; a full batch is an outer step. Units that fail are tried
+again, and a task whose units always fail is left out. Validations are units among the others.
+
+Not reproducible bit for bit, since what is in a batch depends on who was fast; `meta_train` is. No I/O, and time
+only through the clock that is handed in.
+
+[1] Metz et al. 2022, VeLO, App. E.1-E.3.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from curriculum.assignment import Assignment
+from curriculum.control import ReadControl, controlled, no_control
+from curriculum.errors import AllTasksFailedError, NoWorkersError
+from curriculum.events import (
+    CheckpointDue,
+    Controlled,
+    LearnerEvent,
+    OuterStepDone,
+    Paused,
+    TaskLeftOut,
+    Validated,
+)
+from curriculum.gradient_batch import GradientBatch
+from curriculum.learner import LearnerState, apply_meta_gradient
+from curriculum.phase import Phase
+from curriculum.units_of_work import ASYNCHRONOUS, VALIDATION, work_units
+from curriculum.work_stream import Finished, WorkStream
+from curriculum.worker import AsyncUnit, WorkUnit, run_async_unit, run_work_unit
+from lopt.config import FrozenConfig
+from lopt.estimators import validation_estimator
+from lopt.types import Theta
+from task_generator.task_config import TaskConfig
+
+UNITS_PER_WORKER = 2
+"""One in hand and one waiting, so that no worker waits for the learner."""
+WAIT_SECONDS = 0.5
+NO_WORKER_SECONDS = 120.0
+"""How long the loop waits for a worker to come (back)."""
+
+
+class _Sent(NamedTuple):
+    worker: str
+    task: int
+    outer_step: int
+    started: float
+    validation: int | None
+    """Of which outer step; None: it is a meta-gradient."""
+
+
+class _Validation(NamedTuple):
+    """Of one theta: complete when all tasks' losses are in."""
+
+    outer_step: int
+    theta: Theta
+    left: list[int]
+    losses: dict[int, float]
+
+
+class AsynchronousLearner:
+    """One run of a phase; `events` is the loop. See `meta_train_asynchronously` for the arguments."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        tasks: Sequence[TaskConfig],
+        optimizer: FrozenConfig,
+        state: LearnerState,
+        stream: WorkStream,
+        *,
+        seed: int,
+        read_control: ReadControl,
+        sample_task: Callable[[int], TaskConfig] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.original, self.phase, self.tasks, self.optimizer = phase, phase, list(tasks), optimizer
+        self.state, self.stream, self.seed = state, stream, seed
+        self.read_control, self.sample_task, self.clock = read_control, sample_task, clock
+        self.assignment = Assignment(len(tasks), max_tries=phase.max_tries)
+        self.batch = GradientBatch(state.theta)
+        self.sent: dict[int, _Sent] = {}
+        self.validations: dict[int, _Validation] = {}
+        self.changes: dict[str, Any] = {}
+        self.num_restarted = self.num_resampled = self.num_failed = 0
+        self._tag = self.outer_step << 20  # units of a resumed run draw other numbers than those before
+        self._known: set[tuple[str, int]] = set()
+        self._theta = self._as_numpy(state.theta)
+        self._last_gradient: Theta | None = None
+
+    @property
+    def outer_step(self) -> int:
+        """Of the state."""
+        return int(self.state.outer_step)
+
+    def events(self) -> Iterator[LearnerEvent]:
+        """Yields what happens, to the end of the phase."""
+        if self.outer_step == 0 and np.isinf(float(self.state.best_validation)):
+            self._validate()
+            yield CheckpointDue(0, self.state)
+        while self.outer_step < self.phase.outer_steps:
+            control = self.read_control()
+            if control.command == "stop":
+                yield CheckpointDue(self.outer_step, self.state)
+                return
+            if control.command == "pause":
+                yield Paused(self.outer_step, self.state)
+                continue
+            if control.changes != self.changes:
+                self.changes, self.phase = control.changes, controlled(self.original, control)
+                yield Controlled(self.outer_step, self.state, self.changes)
+            yield from self._round(may_start=True)
+        while self.validations:  # the last theta's
+            yield from self._round(may_start=False)
+        yield CheckpointDue(self.outer_step, self.state)
+
+    def _round(self, *, may_start: bool) -> Iterator[LearnerEvent]:
+        self._fill_workers(may_start=may_start)
+        for finished in self.stream.wait(WAIT_SECONDS):
+            if finished.tag in self.sent:  # or it was given up
+                yield from self._take(finished, self.sent.pop(finished.tag))
+                if self.outer_step >= self.phase.outer_steps and may_start:
+                    return
+        yield from self._give_up_late_ones()
+
+    def _fill_workers(self, *, may_start: bool) -> None:
+        waited_since = self.clock()
+        while not (workers := self.stream.workers()):
+            self.stream.wait(WAIT_SECONDS)
+            if self.clock() - waited_since > NO_WORKER_SECONDS:
+                raise NoWorkersError(
+                    f"no worker for {NO_WORKER_SECONDS:g} s, at outer step {self.outer_step}. Start workers, and "
+                    "run the same command again: it goes on from the last checkpoint."
+                )
+        load = dict.fromkeys(workers, 0)
+        for sent in self.sent.values():
+            if sent.worker in load:
+                load[sent.worker] += 1
+        self.assignment.forget([worker for worker, _ in self._known if worker not in load])
+        self._known = {(worker, task) for worker, task in self._known if worker in load}
+        for _ in range(UNITS_PER_WORKER):
+            for worker in workers:
+                if load[worker] < UNITS_PER_WORKER and self._start_on(worker, may_start=may_start):
+                    load[worker] += 1
+
+    def _start_on(self, worker: str, *, may_start: bool) -> bool:
+        for validation in self.validations.values():
+            if validation.left:
+                self._send_validation(worker, validation)
+                return True
+        if may_start:
+            self._send(worker)
+        return may_start
+
+    def _send(self, worker: str) -> None:
+        task = self.assignment.next(worker)
+        self._tag += 1
+        unit = self._unit(task)
+        if self.phase.estimator.is_stateless:
+            self.stream.start(worker, run_work_unit, (unit, self._theta), tag=self._tag)
+        else:
+            run = f"{self.phase.name}-{self.seed}"
+            payload = AsyncUnit(unit, run, (worker, task) in self._known), self._theta
+            self.stream.start(worker, run_async_unit, payload, tag=self._tag)
+        self.sent[self._tag] = _Sent(worker, task, self.outer_step, self.clock(), None)
+
+    def _unit(self, task: int) -> WorkUnit:
+        return WorkUnit(
+            self.tasks[task].canonical_json(),
+            self.phase.estimator.canonical_json(),
+            self.optimizer.canonical_json(),
+            (self.seed, ASYNCHRONOUS, self._tag & 0x7FFFFFFF),
+            None,
+        )
+
+    def _validate(self) -> None:
+        theta = self._as_numpy(self.state.theta_average)
+        self.validations[self.outer_step] = _Validation(
+            self.outer_step, theta, list(self.assignment.active), {}
+        )
+
+    def _send_validation(self, worker: str, validation: _Validation) -> None:
+        task = validation.left.pop(0)
+        estimator = validation_estimator(self.phase.estimator)
+        units = work_units(estimator, self.tasks, self.optimizer, seed=(self.seed, VALIDATION), sigma=0.0)
+        self._tag += 1
+        self.stream.start(worker, run_work_unit, (units[task], validation.theta), tag=self._tag)
+        step = validation.outer_step
+        self.sent[self._tag] = _Sent(worker, task, step, self.clock(), step)
+
+    def _take(self, finished: Finished, sent: _Sent) -> Iterator[LearnerEvent]:
+        if finished.failure:
+            yield from self._failed(sent, finished.failure)
+        elif sent.validation is not None:
+            self.validations[sent.validation].losses[sent.task] = finished.result.meta_loss
+            yield from self._close_validations()
+        else:
+            yield from self._take_gradient(finished, sent)
+
+    def _take_gradient(self, finished: Finished, sent: _Sent) -> Iterator[LearnerEvent]:
+        if self.outer_step >= self.phase.outer_steps:
+            return  # came in while the last theta was validated
+        result, restarted = finished.result, False
+        if not self.phase.estimator.is_stateless:
+            result, restarted = result
+            self._known.add((sent.worker, sent.task))
+        self.num_restarted += restarted
+        self.assignment.succeeded(sent.task)
+        self.batch.add(sent.task, result, self.outer_step - sent.outer_step, self.phase.max_staleness)
+        self._maybe_resample(sent.task)
+        if self.batch.count >= (self.phase.batch_size or self.phase.num_static_configs):
+            yield from self._step()
+
+    def _step(self) -> Iterator[LearnerEvent]:
+        losses, by_family = [loss for _, loss in self.batch.losses], self._losses_by_family()
+        gradient, metrics, num_inner_steps = self.batch.take()
+        self.state = apply_meta_gradient(self.phase, self.state, gradient)
+        self._theta = self._as_numpy(self.state.theta)
+        metrics |= by_family
+        metrics |= {
+            "gradient_cosine": cosine(gradient, self._last_gradient),
+            "restarted_trajectories": float(self.num_restarted),
+            "failed_units": float(self.num_failed),
+            "resampled_tasks": float(self.num_resampled),
+            "task_share_spread": float(np.ptp([self.assignment.returned[t] for t in self.assignment.active])),
+        }
+        self._last_gradient = gradient
+        yield OuterStepDone(
+            outer_step=self.outer_step,
+            state=self.state,
+            meta_loss=float(np.mean(losses)),
+            gradient_norm=norm(gradient),
+            num_inner_steps=num_inner_steps,
+            metrics=metrics,
+        )
+        last = self.outer_step == self.phase.outer_steps
+        if last or self.outer_step % self.phase.validate_every == 0:
+            self._validate()
+        if not last and self.outer_step % self.phase.checkpoint_every == 0:
+            yield CheckpointDue(self.outer_step, self.state)
+
+    def _losses_by_family(self) -> dict[str, float]:
+        groups: dict[str, list[float]] = {}
+        for task, loss in self.batch.losses:
+            groups.setdefault(self.tasks[task].family.family, []).append(loss)
+        return {f"meta_loss_{family}": float(np.mean(values)) for family, values in groups.items()}
+
+    def _close_validations(self) -> Iterator[LearnerEvent]:
+        """Ends the validations that are complete, the oldest first."""
+        for outer_step, done in list(self.validations.items()):
+            if done.left or any(sent.validation == outer_step for sent in self.sent.values()):
+                return
+            del self.validations[outer_step]
+            losses = tuple(done.losses[task] for task in sorted(done.losses))
+            meta_loss = float(np.mean(losses)) if losses else float("nan")
+            if meta_loss < float(self.state.best_validation):
+                theta = jax.tree.map(jnp.asarray, done.theta)
+                self.state = self.state._replace(best_theta=theta, best_validation=jnp.float32(meta_loss))
+            yield Validated(outer_step, self.state, meta_loss, losses, 0.0)
+
+    def _failed(self, sent: _Sent, reason: str) -> Iterator[LearnerEvent]:
+        self.num_failed += 1
+        if self.assignment.failed(sent.task, reason):
+            reasons = self.assignment.reasons(sent.task)
+            yield TaskLeftOut(self.outer_step, self.state, self.tasks[sent.task].label, tuple(reasons))
+            if not self.assignment.active:
+                raise AllTasksFailedError(
+                    f"all {len(self.tasks)} tasks of phase {self.phase.name!r} failed {self.phase.max_tries} "
+                    f"times in a row; the last: {reason}"
+                )
+        if sent.validation is None:
+            self.assignment.give_back(sent.task)
+        elif sent.task in self.assignment.active:
+            self.validations[sent.validation].left.append(sent.task)
+        yield from self._close_validations()
+
+    def _give_up_late_ones(self) -> Iterator[LearnerEvent]:
+        now, limit = self.clock(), self.phase.unit_timeout
+        for tag, sent in list(self.sent.items()):
+            if now - sent.started > limit * UNITS_PER_WORKER:  # the second waits for the first
+                del self.sent[tag]
+                self.stream.give_up(tag)
+                yield from self._failed(sent, f"not done after {now - sent.started:.0f} s")
+
+    def _maybe_resample(self, task: int) -> None:
+        if self.sample_task is None or not self.phase.resample_probability:
+            return
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self._tag, task]))
+        if rng.random() < self.phase.resample_probability:
+            self.num_resampled += 1
+            self.tasks[task] = self.sample_task(len(self.tasks) + self.num_resampled)
+            self.assignment.replaced(task)
+            self._known = {(worker, other) for worker, other in self._known if other != task}
+
+    @staticmethod
+    def _as_numpy(theta: Theta) -> Theta:
+        return jax.tree.map(np.asarray, theta)
+
+
+def meta_train_asynchronously(
+    phase: Phase,
+    tasks: Sequence[TaskConfig],
+    optimizer: FrozenConfig,
+    state: LearnerState,
+    stream: WorkStream,
+    *,
+    seed: int,
+    read_control: ReadControl = no_control,
+    sample_task: Callable[[int], TaskConfig] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[LearnerEvent]:
+    """Yields events from `state` to the end of the phase.
+
+    Args:
+      phase: What to do; its batch size, staleness and limits count.
+      tasks: The static configurations to begin with.
+      optimizer: Architecture configuration of the learned optimizer.
+      state: Where to start: `init_learner(…)` or a restored checkpoint.
+      stream: Who computes.
+      seed: Of the phase.
+      read_control: What a person wants now; asked before every round.
+      sample_task: Draws the static configuration of that number, for `resample_probability`. None: no re-sampling.
+      clock: Seconds, from any origin.
+
+    Raises:
+      ValueError: If the number of tasks is not the phase's.
+      NoWorkersError: If there is no worker for two minutes.
+      AllTasksFailedError: If every task has failed too often.
+    """
+    if len(tasks) != phase.num_static_configs:
+        raise ValueError(
+            f"phase {phase.name!r} holds num_static_configs={phase.num_static_configs} tasks, got {len(tasks)}"
+        )
+    learner = AsynchronousLearner(
+        phase,
+        tasks,
+        optimizer,
+        state,
+        stream,
+        seed=seed,
+        read_control=read_control,
+        sample_task=sample_task,
+        clock=clock,
+    )
+    yield from learner.events()
+
+
+def norm(tree: Theta) -> float:
+    """Returns the Euclidean norm of all numbers of a tree."""
+    return float(
+        np.sqrt(sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(tree)))
+    )
+
+
+def cosine(first: Theta, second: Theta | None) -> float:
+    """Returns the cosine between two gradients; NaN where there is no second, or one is zero."""
+    if second is None:
+        return float("nan")
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    dot = sum(float(np.sum(np.multiply(a, b, dtype=np.float64))) for a, b in pairs)
+    size = norm(first) * norm(second)
+    return dot / size if size else float("nan")

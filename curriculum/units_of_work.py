@@ -1,0 +1,28 @@
+"""Which units an outer step or a validation is made of, and what each draws its randomness from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curriculum.worker import WorkUnit
+from lopt.config import FrozenConfig
+from task_generator.task_config import TaskConfig
+
+TRAINING, VALIDATION, ASYNCHRONOUS = 0, 1, 2
+"""Separate streams of randomness; a validation unit's stream does not depend on the outer step."""
+
+
+def work_units(
+    estimator: FrozenConfig,
+    tasks: Sequence[TaskConfig],
+    optimizer: FrozenConfig,
+    *,
+    seed: tuple[int, ...],
+    sigma: float | None = None,
+) -> list[WorkUnit]:
+    """Returns one unit per task; unit i's randomness is `(*seed, i)`."""
+    how, architecture = estimator.canonical_json(), optimizer.canonical_json()
+    return [
+        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma)
+        for index, task in enumerate(tasks)
+    ]
