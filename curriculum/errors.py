@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-class NoWorkersError(RuntimeError):
+class NoWorkersError(ConnectionError):
     """There has been no worker for too long."""
 
 
-class AllTasksFailedError(RuntimeError):
+class AllTasksFailedError(ValueError):
     """Every task of the phase has failed too often in a row."""

@@ -31,6 +31,13 @@ def sample_phase_tasks(
       BudgetUnreachableError: If no drawn configuration is predicted to run within the drawn budget.
       ValueError: If the distribution hardly ever draws networks of the phase's size.
     """
+    return tuple(draw_phase_task(phase, predict, seed, index) for index in range(phase.num_static_configs))
+
+
+def draw_phase_task(
+    phase: Phase, predict: Callable[[Sequence[TaskConfig]], Prediction], seed: int, index: int
+) -> TaskConfig:
+    """Returns static configuration number `index`; arguments and errors are those of `sample_phase_tasks`."""
     distribution = get_distribution(phase.distribution)
 
     def sample(rng: np.random.Generator, seconds: float) -> TaskConfig:
@@ -44,16 +51,13 @@ def sample_phase_tasks(
             f"{phase.name!r}."
         )
 
-    def draw(index: int) -> TaskConfig:
-        rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-        seconds = phase.problem_size.sample(rng)  # first of all: it decides which families are offered
-        return rejection_sample(
-            partial(sample, seconds=seconds),
-            predict,
-            rng,
-            budget_seconds=seconds,
-            min_valid_probability=phase.min_valid_probability,
-            safety_quantile=phase.safety_quantile,
-        )
-
-    return tuple(draw(index) for index in range(phase.num_static_configs))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    seconds = phase.problem_size.sample(rng)  # first of all: it decides which families are offered
+    return rejection_sample(
+        partial(sample, seconds=seconds),
+        predict,
+        rng,
+        budget_seconds=seconds,
+        min_valid_probability=phase.min_valid_probability,
+        safety_quantile=phase.safety_quantile,
+    )

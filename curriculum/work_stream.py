@@ -37,6 +37,10 @@ class WorkStream(Protocol):
         """Stops waiting for a unit, and frees its worker if it never ends."""
         ...
 
+    def close(self) -> None:
+        """Gives up everything that has not finished."""
+        ...
+
 
 class InProcessWorkStream:
     """Runs units here, one after the other, in the order that they were started in."""
@@ -68,3 +72,7 @@ class InProcessWorkStream:
     def give_up(self, tag: int) -> None:
         """Forgets the unit if it has not run."""
         self._waiting = deque(entry for entry in self._waiting if entry[0] != tag)
+
+    def close(self) -> None:
+        """Forgets what has not run."""
+        self._waiting.clear()

@@ -215,6 +215,12 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak rate of the outer optimizer [as the phase says].")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="synchronous (reproducible) or asynchronous (no worker waits) [as the phase says]."
+        ),
+    ] = None,
     home: Home = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -231,9 +237,42 @@ def train(
         "seed": seed,
         "outer_steps": outer_steps,
         "learning_rate": learning_rate,
+        "mode": mode,
     }
     settings = _settings(home, scheduler, workers, memory_limit)
     _run("flows.meta_train_phase.meta_train_phase", "TrainParameters", values, settings, debug)
+
+
+@app.command(rich_help_panel=STEPS)
+def control(
+    run: Annotated[str, typer.Argument(help="The running phase, or the start of its name: short_horizon.")],
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the outer optimizer.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Meta-gradients per outer step; asynchronous phases only.")
+    ] = None,
+    max_staleness: Annotated[
+        int | None, typer.Option(help="Outer steps until a meta-gradient is dropped; asynchronous only.")
+    ] = None,
+    command: Annotated[
+        str | None, typer.Option(help="run: go on. pause: wait. stop: end after a checkpoint [run].")
+    ] = None,
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Change a phase while it runs, pause it or stop it: it takes effect before the next outer step.
+
+    Example: keirin control short_horizon --learning-rate 1e-3
+    """
+    from flows.show import show_control
+
+    values = {
+        "run": run,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "max_staleness": max_staleness,
+        "command": command,
+    }
+    show_control(_given(values), _settings(home, None, None, None))
 
 
 @app.command(rich_help_panel=STEPS)

@@ -44,5 +44,9 @@ class ServiceFailedError(OrchestrationError, RuntimeError):
     """A supervised server died or never answered."""
 
 
+class PhaseStoppedError(OrchestrationError, RuntimeError):
+    """A phase was told to stop before its end, and did, after a checkpoint."""
+
+
 class StepIncompleteError(OrchestrationError, LookupError):
     """A step was asked for before the step it builds on."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from curriculum.control import Command
+from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
 from lopt.architectures import ARCHITECTURES
 from lopt.registry import UnknownNameError, lookup
@@ -134,6 +136,10 @@ class TrainParameters(Parameters):
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="Peak rate of the outer optimizer. None: what the phase says."
     )
+    mode: Mode | None = Field(
+        None,
+        description="synchronous: reproducible. asynchronous: no worker waits. None: what the phase says.",
+    )
 
     @field_validator("phase")
     @classmethod
@@ -145,6 +151,20 @@ class TrainParameters(Parameters):
             except UnknownNameError as error:
                 raise ValueError(str(error)) from None
         return name
+
+
+class ControlParameters(Parameters):
+    """What to change in a phase while it runs. What is left empty stays as it is."""
+
+    run: str = Field(min_length=1, description="The run, or the start of its name: short_horizon.")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="Peak rate of the outer optimizer.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Meta-gradients per outer step; asynchronous only."
+    )
+    max_staleness: int | None = Field(
+        None, ge=0, description="Outer steps after which a meta-gradient is dropped; asynchronous only."
+    )
+    command: Command = Field("run", description="run: go on. pause: wait. stop: end after a checkpoint.")
 
 
 class EvaluateParameters(Parameters):

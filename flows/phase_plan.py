@@ -8,14 +8,16 @@ identity and another folder of checkpoints.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from curriculum.phase import Phase
-from curriculum.phase_tasks import sample_phase_tasks
+from curriculum.phase_tasks import draw_phase_task, sample_phase_tasks
 from curriculum.phases import CURRICULA
 from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
@@ -50,6 +52,7 @@ class PhasePlan:
       tasks: The static configurations.
       spec: The identity.
       task_seconds: Predicted seconds per inner step of each task; decides the order of work, and no result.
+      sample_task: Draws the static configuration of that number, for a phase that re-samples.
     """
 
     phase: Phase
@@ -60,6 +63,7 @@ class PhasePlan:
     tasks: tuple[TaskConfig, ...]
     spec: ArtifactSpec
     task_seconds: tuple[float, ...] | None = None
+    sample_task: Callable[[int], TaskConfig] | None = None
 
     @property
     def run_name(self) -> str:
@@ -107,7 +111,10 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
     )
     tasks = _tasks(phase, parameters.seed, spec, model, session)
     seconds = tuple(model.predict(tasks).seconds.tolist())
-    return PhasePlan(phase, optimizer, parameters.seed, theta, started_from, tasks, spec, seconds)
+    sample_task = partial(draw_phase_task, phase, model.predict, _tasks_seed(phase, parameters.seed))
+    return PhasePlan(
+        phase, optimizer, parameters.seed, theta, started_from, tasks, spec, seconds, sample_task
+    )
 
 
 def _with_overrides(phase: Phase, parameters: TrainParameters) -> Phase:
@@ -120,6 +127,8 @@ def _with_overrides(phase: Phase, parameters: TrainParameters) -> Phase:
         theta_optimizer = derive(theta_optimizer, warm_up=warm_up)
     if parameters.learning_rate is not None:
         theta_optimizer = derive(theta_optimizer, learning_rate=parameters.learning_rate)
+    if parameters.mode is not None:
+        changes["mode"] = parameters.mode
     return derive(phase, theta_optimizer=theta_optimizer.model_dump(), **changes)
 
 
@@ -157,8 +166,12 @@ def _tasks(
     tasks_spec = ArtifactSpec("phase-tasks", VERSION, spec.config, spec.dependencies)
     known = session.artifacts.read(tasks_spec)
     if known is None:
-        # Phases of one pipeline share its seed and must not share their tasks.
-        drawn = sample_phase_tasks(phase, model.predict, seed=seed + zlib.crc32(phase.name.encode()))
+        drawn = sample_phase_tasks(phase, model.predict, seed=_tasks_seed(phase, seed))
         known = {"tasks": [task.model_dump(mode="json") for task in drawn]}
         session.artifacts.write(tasks_spec, known)
     return tuple(TaskConfig.model_validate(task) for task in known["tasks"])
+
+
+def _tasks_seed(phase: Phase, seed: int) -> int:
+    """Phases of one pipeline share its seed and must not share their tasks."""
+    return seed + zlib.crc32(phase.name.encode())

@@ -9,20 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from curriculum.events import CheckpointDue, OuterStepDone, Validated
+from curriculum.asynchronous import meta_train_asynchronously
+from curriculum.events import (
+    CheckpointDue,
+    Controlled,
+    LearnerEvent,
+    OuterStepDone,
+    Paused,
+    TaskLeftOut,
+    Validated,
+)
 from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import meta_train
 from curriculum.worker import init_states
+from flows.control_records import ControlFile
+from flows.errors import PhaseStoppedError
 from flows.phase_history import PhaseHistory
 from flows.phase_plan import PhasePlan
 from flows.session import Session
 from storage.checkpoints import CheckpointInfo, load_checkpoint
 from storage.errors import StorageError
 from storage.tracking import Run
+
+PAUSE_SECONDS = 0.5
 
 
 @dataclass
@@ -87,7 +100,8 @@ def run_phase(
         with contextlib.suppress(Exception):  # a disk that is full is full for this too; `error` says it
             _store(plan, progress, session)
         with contextlib.suppress(Exception):
-            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+            is_failure = isinstance(error, Exception) and not isinstance(error, PhaseStoppedError)
+            run.end("FAILED" if is_failure else "KILLED")
         raise
     return progress, run
 
@@ -96,15 +110,40 @@ def _follow(
     plan: PhasePlan, progress: PhaseProgress, session: Session, run: Run, advance: Callable[..., None]
 ) -> None:
     """Takes in the learner's events, one after the other."""
-    events = meta_train(
-        plan.phase,
-        plan.tasks,
-        plan.optimizer,
-        progress.state,
-        session.pool,
-        seed=plan.seed,
-        costs=plan.task_seconds,
-    )
+    control = ControlFile(session.workspace, plan.run_name)
+    control.open(plan.phase)
+    try:
+        _take_in(_events(plan, progress, session, control), plan, progress, session, run, advance)
+    finally:
+        control.close()
+
+
+def _events(
+    plan: PhasePlan, progress: PhaseProgress, session: Session, control: ControlFile
+) -> Iterator[LearnerEvent]:
+    arguments = plan.phase, plan.tasks, plan.optimizer, progress.state
+    if plan.phase.mode == "synchronous":
+        yield from meta_train(
+            *arguments, session.pool, seed=plan.seed, costs=plan.task_seconds, read_control=control.read
+        )
+        return
+    stream = session.pool.stream()
+    try:
+        yield from meta_train_asynchronously(
+            *arguments, stream, seed=plan.seed, read_control=control.read, sample_task=plan.sample_task
+        )
+    finally:
+        stream.close()
+
+
+def _take_in(
+    events: Iterator[LearnerEvent],
+    plan: PhasePlan,
+    progress: PhaseProgress,
+    session: Session,
+    run: Run,
+    advance: Callable[..., None],
+) -> None:
     last, note = time.monotonic(), ""
     for event in events:
         now = time.monotonic()
@@ -122,6 +161,31 @@ def _follow(
                 note = f", validation {first:.3f} → {best:.3f}"
             case CheckpointDue():
                 _store(plan, progress, session)
+            case Controlled():
+                _tell(session, run, event.outer_step, f"changed by hand: {_listed(event.changes)}")
+                run.log_metrics(
+                    {f"control_{k}": float(v) for k, v in event.changes.items()}, event.outer_step
+                )
+            case TaskLeftOut():
+                reason = event.reasons[-1]
+                _tell(session, run, event.outer_step, f"[yellow]left out: {event.task} ({reason})[/yellow]")
+            case Paused():
+                time.sleep(PAUSE_SECONDS)
+    if int(progress.state.outer_step) < plan.phase.outer_steps:
+        raise PhaseStoppedError(
+            f"phase {plan.phase.name!r} was told to stop at outer step {int(progress.state.outer_step)} of "
+            f"{plan.phase.outer_steps}; its checkpoint is stored. The same command continues."
+        )
+
+
+def _tell(session: Session, run: Run, outer_step: int, what: str) -> None:
+    """Says an event on the terminal, and records it with the run."""
+    session.reporter.line(f"outer step {outer_step}: {what}")
+    run.set_tags({f"keirin.event.{outer_step}": what})
+
+
+def _listed(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in changes.items())
 
 
 def _store(plan: PhasePlan, progress: PhaseProgress, session: Session) -> None:

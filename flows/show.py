@@ -9,12 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.parameters import ReportParameters, SampleParameters
+from curriculum.control import Control
+from flows.control_records import change_control
+from flows.parameters import ControlParameters, ReportParameters, SampleParameters
 from flows.progress import Reporter
 from flows.report import run_report
 from flows.sample_tasks import draw, rows
 from flows.session import Session
 from flows.settings import RuntimeSettings
+from storage.workspace import Workspace
 
 
 def show_sample(values: dict[str, Any], settings: RuntimeSettings, *, as_json: bool) -> None:
@@ -31,6 +34,15 @@ def show_sample(values: dict[str, Any], settings: RuntimeSettings, *, as_json: b
             str(row["#"]), row["task"], f"{row['parameters']:,}", megaflops(1e6 * row["MFLOP per step"])
         )
     Console().print(table)
+
+
+def show_control(values: dict[str, Any], settings: RuntimeSettings) -> None:
+    """Writes the wish for a running phase, and prints what its record says now."""
+    parameters = ControlParameters(**values)
+    wish = Control.model_validate(parameters.model_dump(exclude={"run"}))
+    name, record = change_control(Workspace(settings.home), parameters.run, wish)
+    wishes = [f"{key} {value:g}" for key, value in record.changes.items()]
+    Console().print(f"{name}: {', '.join([record.command, *wishes])}; from the next outer step on")
 
 
 def megaflops(flops: float) -> str:

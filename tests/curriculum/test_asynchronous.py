@@ -73,6 +73,9 @@ class VirtualStream:
         self.given_up.append(tag)
         self.pending = [entry for entry in self.pending if entry[1] != tag]
 
+    def close(self) -> None:
+        self.pending.clear()
+
 
 @pytest.fixture
 def phase(tiny_phase: Phase) -> Phase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from runtime_model.prediction import Prediction
 from runtime_model.reference import reference_timings
 from runtime_model.rejection import ProblemSizeThresholds
 from runtime_model.timing import StepTiming
+from storage.mlflow_client import migrate_tracking_database
+from storage.workspace import Workspace
 
 Refused = Callable[..., "Answer"]
 
@@ -130,6 +133,22 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tiny_curriculum: tuple[Phase, ...]) ->
     monkeypatch.setitem(CURRICULA, "demo", tiny_curriculum)
     monkeypatch.setattr(flows.phase_plan, "load_runtime_model", lambda _: ("flops", FlopsModel()))
     return tiny_curriculum
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new tracking database, which takes seconds to make."""
+    workspace = Workspace(tmp_path_factory.mktemp("database")).ensure()
+    migrate_tracking_database(workspace)
+    return workspace.mlflow_database
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
+    """The workspace that the commands use."""
+    workspace = Workspace(tmp_path / "home").ensure()
+    shutil.copy(empty_database, workspace.mlflow_database)
+    return workspace
 
 
 @pytest.fixture

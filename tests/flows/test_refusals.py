@@ -25,7 +25,6 @@ from runtime_model.rejection import ProblemSizeThresholds
 from storage.bundles import DamagedBundleError
 from storage.checkpoint_reading import verify
 from storage.checkpoints import CheckpointStore
-from storage.mlflow_client import migrate_tracking_database
 from storage.model_registry import ModelRegistry
 from storage.tracking import MlflowTracker
 from storage.workspace import Workspace
@@ -63,22 +62,6 @@ def _largest(folder: Path) -> Path:
 
 
 DAMAGES = pytest.mark.parametrize("damage", [flip, truncate, lose])
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new tracking database, which takes seconds to make."""
-    workspace = Workspace(tmp_path_factory.mktemp("database")).ensure()
-    migrate_tracking_database(workspace)
-    return workspace.mlflow_database
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
-    """The workspace that the commands use."""
-    workspace = Workspace(tmp_path / "home").ensure()
-    shutil.copy(empty_database, workspace.mlflow_database)
-    return workspace
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from flows.dask_cluster import start_cluster, worker_pids
 from flows.dask_pool import DaskWorkerPool
 from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
 from flows.settings import RuntimeSettings
+from tests.support.dask_processes import scheduler_process
 
 EIGHT = [(number,) for number in range(8)]
 pytestmark = pytest.mark.integration
@@ -187,15 +187,7 @@ def test_nobody_at_the_address_is_one_quick_error(settings: RuntimeSettings) -> 
 
 
 def test_a_lost_scheduler_is_one_quick_error(settings: RuntimeSettings) -> None:
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SCHEDULER],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
+    with scheduler_process() as (address, server):
         pool = DaskWorkerPool.open(settings.model_copy(update={"scheduler": address}))
         iterator = pool.imap_unordered(sleep_for, [(0.0,), (60.0,), (60.0,)])
         assert next(iterator) == (0, 0.0)
@@ -206,22 +198,6 @@ def test_a_lost_scheduler_is_one_quick_error(settings: RuntimeSettings) -> None:
         assert time.monotonic() - start < 10
         pool.close()
         assert time.monotonic() - start < 15
-    finally:
-        server.kill()
-        server.wait()
-        server.stdout.close()  # type: ignore[union-attr]
-
-
-_SCHEDULER = """
-import time
-from distributed import LocalCluster
-if __name__ == "__main__":
-    cluster = LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0"
-    )
-    print(cluster.scheduler_address, flush=True)
-    time.sleep(600)
-"""
 
 
 def test_start_cluster_serves_the_dashboard_where_it_is_told(settings: RuntimeSettings) -> None:

@@ -6,25 +6,30 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from curriculum.asynchronous import meta_train_asynchronously
+from curriculum.events import LearnerEvent, OuterStepDone, Validated
 from curriculum.learner import LearnerState, init_learner
-from curriculum.meta_train import OuterStepDone, meta_train
+from curriculum.meta_train import meta_train
 from curriculum.phase import Phase, ThetaOptimizerConfig
 from curriculum.worker import WorkerPool
 from flows.dask_cluster import worker_pids
 from flows.dask_pool import DaskWorkerPool
+from flows.errors import SchedulerUnreachableError
 from flows.settings import RuntimeSettings
 from lopt.architectures import ARCHITECTURES
+from lopt.config import derive
 from lopt.estimators.full_es import FullEsConfig
 from runtime_model.rejection import ProblemSizeThresholds
 from task_generator.families import FAMILIES
 from task_generator.task_config import TaskConfig
+from tests.support.dask_processes import scheduler_process
 
 pytestmark = pytest.mark.integration
 
@@ -115,3 +120,58 @@ def test_a_worker_killed_on_the_way_changes_nothing(home: Path, expected: list[b
         thread.join()
         assert found == expected
         assert victim not in worker_pids(pool._cluster)
+
+
+def train_asynchronously(
+    pool: DaskWorkerPool, phase: Phase, on_step: Callable[[int], None] = lambda _: None
+) -> list[LearnerEvent]:
+    optimizer = ARCHITECTURES["pacer"]()
+    state = init_learner(phase, optimizer.build().init_theta(jax.random.key(0)))
+    stream = pool.stream()
+    events = []
+    for event in meta_train_asynchronously(phase, TASKS, optimizer, state, stream, seed=0):
+        events.append(event)
+        if isinstance(event, OuterStepDone):
+            on_step(event.outer_step)
+    stream.close()
+    return events
+
+
+def test_asynchronous_workers_are_killed_again_and_again(home: Path) -> None:
+    """After the fourth step one is killed, after the eighth both: what is lost is tried again, and it ends."""
+    phase = derive(PHASE, mode="asynchronous", outer_steps=12, validate_every=12, max_tries=20)
+    with open_pool(home, 2) as pool:
+
+        def kill(outer_step: int) -> None:
+            pids = worker_pids(pool._cluster)
+            if outer_step % 4 == 0 and outer_step < 12 and pids:
+                for pid in pids if outer_step == 8 else pids[:1]:
+                    os.kill(pid, signal.SIGKILL)
+
+        events = train_asynchronously(pool, phase, kill)
+    steps = [event for event in events if isinstance(event, OuterStepDone)]
+    assert [event.outer_step for event in steps] == list(range(1, 13))
+    assert steps[-1].metrics["failed_units"] >= 1
+    assert all(np.isfinite(event.meta_loss) for event in steps)
+    first, last = (event for event in events if isinstance(event, Validated))
+    assert (len(first.per_task), len(last.per_task)) == (2, 2)
+
+
+def test_an_asynchronous_run_ends_when_the_scheduler_is_gone(home: Path) -> None:
+    """One clear error, within a minute; no hang."""
+    phase = derive(
+        PHASE, mode="asynchronous", outer_steps=10_000, validate_every=10_000, checkpoint_every=10_000
+    )
+    with scheduler_process() as (address, process):
+        pool = DaskWorkerPool.open(RuntimeSettings(home=home, scheduler=address))
+        killed_at: list[float] = []
+
+        def kill(outer_step: int) -> None:
+            if outer_step == 3:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed_at.append(time.monotonic())
+
+        with pytest.raises(SchedulerUnreachableError, match="the Dask scheduler is gone"):
+            train_asynchronously(pool, phase, kill)
+        assert time.monotonic() - killed_at[0] < 60
+        pool.close()
