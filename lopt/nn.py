@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Weights = dict[str, jax.Array]
 
@@ -187,5 +188,18 @@ def gru_cell_features_first(
     return update * hidden + (1.0 - update) * jnp.tanh(candidate + recurrent)
 
 
-def _affine(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
-    return x @ w + jnp.expand_dims(b, tuple(range(x.ndim - 1)))
+def product(x: jax.Array, w: Any) -> jax.Array:
+    """Returns x·w over x's last axis and w's first: [..., n] and [n, *rest] → [..., *rest].
+
+    Args:
+      x: An array.
+      w: An array, or a weight that knows how to multiply (`lopt.perturbations.shared.PerturbedWeight`).
+    """
+    if isinstance(w, jax.Array | np.ndarray):
+        return jnp.tensordot(x, w, axes=1)
+    result: jax.Array = w.product(x)
+    return result
+
+
+def _affine(w: Any, b: jax.Array, x: jax.Array) -> jax.Array:
+    return product(x, w) + jnp.expand_dims(b, tuple(range(x.ndim - 1)))

@@ -119,6 +119,14 @@ class Velo:
     """The learned optimizer that a `VeloConfig` describes."""
 
     reads_loss = True
+    product_weights = (
+        "['mix_all']['w']",
+        "['mix_self']['w']",
+        "['lstm']['w']",
+        "['controls']['w']",
+        *(f"['bank']['{kind}{layer}']" for kind in "wb" for layer in range(3)),
+    )
+    """Paths of the weights of theta that are only ever multiplied with: they need not be written out per twin."""
 
     def __init__(self, config: VeloConfig):
         self.config = config
@@ -266,7 +274,7 @@ def _tensor_network(
 def _per_tensor_networks(bank: nn.Weights, controls: jax.Array) -> nn.Weights:
     """Returns each tensor's network, 100 · mean over the bank of coefficient · weights: [num_tensors, …]."""
     mix = controls * (BANK_SCALE / controls.shape[1])
-    return {name: jnp.tensordot(mix, weights, axes=1) for name, weights in bank.items()}
+    return {name: nn.product(mix, weights) for name, weights in bank.items()}
 
 
 def _step(

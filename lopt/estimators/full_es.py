@@ -25,6 +25,7 @@ from lopt.estimators.evolution import (
 from lopt.inner_loop import InnerState
 from lopt.lanes import init_lanes
 from lopt.objective import meta_loss, run_window, start_trace
+from lopt.perturbations.shared import LaneThetas, lane_thetas
 from lopt.types import (
     Dynamic,
     LearnedOptimizer,
@@ -82,20 +83,21 @@ class FullEs:
         horizon = sample_horizon(horizon_key, c.min_horizon, c.max_horizon)
         dynamics = draw_lanes(c, self.family, dynamic_key)
         directions = c.perturbation.sample(theta, epsilon_key, lanes)
-        losses = self._losses(
-            directions.twins(theta, sigma), dynamics, horizon, jax.random.split(run_key, lanes)
-        )
+        thetas = lane_thetas(self.learned_optimizer, theta, directions, sigma)
+        losses = self._losses(thetas, dynamics, horizon, jax.random.split(run_key, lanes))
         gradient, metrics = evolution_gradient(c, directions, losses, sigma)
         num_inner_steps = jnp.float32(2 * lanes) * horizon.astype(jnp.float32)
         metrics = {"horizon": horizon.astype(jnp.float32), **metrics}
         return MetaGradient(gradient, jnp.mean(losses), num_inner_steps, metrics)
 
-    def _losses(self, twins: Theta, dynamics: Dynamic, horizon: Scalar, keys: PRNGKey) -> jax.Array:
-        """Returns the meta-losses [lanes, 2]; leaves of `twins` are [2, lanes, *leaf]."""
+    def _losses(self, twins: LaneThetas, dynamics: Dynamic, horizon: Scalar, keys: PRNGKey) -> jax.Array:
+        """Returns the meta-losses [lanes, 2]."""
         axes = self.family.dynamic_axes()
         initial = init_lanes(self.family, dynamics, keys)
-        run = jax.vmap(self._meta_loss, in_axes=(0, None, None, None, None))  # twins share all but theta
-        return jax.vmap(run, in_axes=(1, axes, None, 0, 0))(twins, dynamics, horizon, initial, keys)
+        # Twins share all but theta.
+        run = jax.vmap(self._meta_loss, in_axes=(twins.twin_axes, None, None, None, None))
+        over_lanes = jax.vmap(run, in_axes=(twins.lane_axes, axes, None, 0, 0))
+        return over_lanes(twins.thetas, dynamics, horizon, initial, keys)
 
     def _meta_loss(
         self, theta: Theta, dynamic: Dynamic, horizon: Scalar, initial: TaskState, key: PRNGKey
