@@ -80,7 +80,9 @@ class Combined:
         losses, gradients = self._differentiate(twins, before, end)
         after, _ = self.unroller.advance(own, one_copy(before, 2), end)
         by_backprop = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)  # of both twins
-        by_evolution = jax.vmap(lambda d, u: d.weighted_sum(u))(directions.by_task(lanes), losses.T[:, None])
+        per_lane = directions.by_task(lanes)
+        weights = jax.vmap(lambda d, u: d.weights(u))(per_lane, losses.T[:, None])
+        by_evolution = jax.vmap(lambda d, w: d.weighted_sum(w))(per_lane, weights)
         by_evolution = jax.tree.map(lambda g: g / (2.0 * sigma), by_evolution)
         merged, share = self._merge(by_backprop, by_evolution)
         gradient, metrics = mean_over_tasks(c, merged)

@@ -16,6 +16,7 @@ from lopt.fitness import TaskNormalization, unit_norm, utilities
 from lopt.lanes import ChoicesPerTask, repeat_dynamics, sample_dynamics
 from lopt.objective import ObjectiveConfig, worst_loss
 from lopt.perturbations import AntitheticConfig, AnyPerturbation
+from lopt.perturbations.antithetic import squared_norm
 from lopt.perturbations.base import Directions
 from lopt.types import Dynamic, LearnedOptimizer, PRNGKey, Scalar, TaskFamily, Theta
 
@@ -99,15 +100,20 @@ def evolution_gradient(
       sigma: What the twins were perturbed with. 0 measures theta itself; the gradient then is zero.
     """
     held = losses if config.difference_clip is None else _clip_differences(losses, config.difference_clip)
-    by_task = held.reshape(config.num_tasks, config.num_pairs, 2)
-    shaped = jax.vmap(lambda one: utilities(one, config.task_normalization))(by_task)
-    sums = jax.vmap(lambda d, u: d.weighted_sum(u))(directions.by_task(config.num_tasks), shaped)
+    by_task, own = directions.by_task(config.num_tasks), held.reshape(config.num_tasks, config.num_pairs, 2)
+    shaped = jax.vmap(lambda one: utilities(one, config.task_normalization))(own)
     # σ = 0 makes the twins equal and the gradient zero, not 0/0.
-    gradients = jax.tree.map(lambda s: s / jnp.maximum(2.0 * sigma * config.num_pairs, 1e-12), sums)
-    gradient, metrics = mean_over_tasks(config, gradients)
+    shaped = shaped / jnp.maximum(2.0 * sigma * config.num_pairs, 1e-12)
+    weights = jax.vmap(lambda d, u: d.weights(u))(by_task, shaped)
+    squares = jax.vmap(lambda d, w: d.squared_norm(w))(by_task, weights)  # of each task's gradient
+    if config.task_normalization == "unit_norm":
+        weights = weights / jnp.maximum(jnp.sqrt(squares), 1e-12)[:, None, None]
+        squares = (squares > 0.0).astype(jnp.float32)
+    gradient = directions.weighted_sum(weights.reshape(losses.shape) / config.num_tasks)
+    spread = jnp.maximum(jnp.mean(squares) - squared_norm(gradient), 0.0)
     differences = losses[:, 0] - losses[:, 1]
     return gradient, {
-        **metrics,
+        "gradient_noise": jnp.sqrt(spread / max(config.num_tasks - 1, 1)),
         "pair_difference_rms": jnp.sqrt(jnp.mean(jnp.square(differences))),
         "fraction_at_cap": jnp.mean((losses >= worst_loss(config)).astype(jnp.float32)),
     }

@@ -38,10 +38,23 @@ class AntitheticPairs(NamedTuple):
             lambda t, e: jnp.stack([t[None] + sigma * e, t[None] - sigma * e]), theta, self.epsilon
         )
 
-    def weighted_sum(self, utilities: jax.Array) -> Theta:
-        """Returns Σ (u⁺ − u⁻) ε."""
-        weights = utilities[:, 0] - utilities[:, 1]
-        return jax.tree.map(lambda e: jnp.tensordot(weights, e, axes=1), self.epsilon)
+    def weights(self, utilities: jax.Array) -> jax.Array:
+        """Returns the utilities."""
+        return utilities
+
+    def weighted_sum(self, weights: jax.Array) -> Theta:
+        """Returns Σ (w⁺ − w⁻) ε."""
+        difference = weights[:, 0] - weights[:, 1]
+        return jax.tree.map(lambda e: jnp.tensordot(difference, e, axes=1), self.epsilon)
+
+    def squared_norm(self, weights: jax.Array) -> Scalar:
+        """Returns wᵀGw with the products G of few directions, or the norm of the sum of many."""
+        difference = weights[:, 0] - weights[:, 1]
+        if len(difference) > MAX_GRAM:
+            return squared_norm(self.weighted_sum(weights))
+        flat = [e.reshape(len(difference), -1) for e in jax.tree.leaves(self.epsilon)]
+        gram = jnp.stack([e @ e.T for e in flat]).sum(axis=0)
+        return difference @ gram @ difference
 
     def by_task(self, num_tasks: int) -> AntitheticPairs:
         """Returns leaves [num_tasks, N / num_tasks, *leaf]."""
@@ -50,6 +63,15 @@ class AntitheticPairs(NamedTuple):
     def dense(self) -> AntitheticPairs:
         """Returns itself."""
         return self
+
+
+MAX_GRAM = 16
+"""Directions up to which their products are cheaper than their sum, which has to be written to memory."""
+
+
+def squared_norm(tree: Theta) -> Scalar:
+    """Returns the sum of the squares of all numbers of a tree."""
+    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]).sum()
 
 
 def normal_like(theta: Theta, key: PRNGKey, lead: tuple[int, ...]) -> Theta:

@@ -25,8 +25,16 @@ class Directions(Protocol):
         """Returns both twins of every lane: leaves [2, N, *leaf]."""
         ...
 
-    def weighted_sum(self, utilities: jax.Array) -> Theta:
-        """Returns Σₙ (u⁺ₙ ε⁺ₙ + u⁻ₙ ε⁻ₙ), a tree like theta, from utilities [N, 2]."""
+    def weights(self, utilities: jax.Array) -> jax.Array:
+        """Returns what one task's utilities [N, 2] weigh its directions by, [N, 2]."""
+        ...
+
+    def weighted_sum(self, weights: jax.Array) -> Theta:
+        """Returns Σₙ (w⁺ₙ ε⁺ₙ + w⁻ₙ ε⁻ₙ), a tree like theta, from weights [N, 2]."""
+        ...
+
+    def squared_norm(self, weights: jax.Array) -> Scalar:
+        """Returns the squared Euclidean norm of `weighted_sum`, where possible without computing that."""
         ...
 
     def by_task(self, num_tasks: int) -> Self:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lopt.perturbations.antithetic import normal_like
+from lopt.perturbations.antithetic import normal_like, squared_norm
 from lopt.perturbations.base import PerturbationConfig
 from lopt.types import PRNGKey, Scalar, Theta
 
@@ -38,11 +38,18 @@ class IndependentDraws(NamedTuple):
         """Returns leaves [2, N, *leaf]."""
         return jax.tree.map(lambda t, e: t[None, None] + sigma * jnp.swapaxes(e, 0, 1), theta, self.epsilon)
 
-    def weighted_sum(self, utilities: jax.Array) -> Theta:
-        """Returns Σ u ε over lanes and twins, each u less the mean of all others."""
-        count = utilities.size
-        others = (jnp.sum(utilities) - utilities) / (count - 1)
-        return jax.tree.map(lambda e: jnp.tensordot(utilities - others, e, axes=2), self.epsilon)
+    def weights(self, utilities: jax.Array) -> jax.Array:
+        """Returns the utilities, each less the mean of all others of the task."""
+        others = (jnp.sum(utilities) - utilities) / (utilities.size - 1)
+        return utilities - others
+
+    def weighted_sum(self, weights: jax.Array) -> Theta:
+        """Returns Σ w ε over lanes and twins."""
+        return jax.tree.map(lambda e: jnp.tensordot(weights, e, axes=2), self.epsilon)
+
+    def squared_norm(self, weights: jax.Array) -> Scalar:
+        """Returns the norm of the sum."""
+        return squared_norm(self.weighted_sum(weights))
 
     def by_task(self, num_tasks: int) -> IndependentDraws:
         """Returns leaves [num_tasks, N / num_tasks, 2, *leaf]."""

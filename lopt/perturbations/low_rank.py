@@ -82,6 +82,12 @@ class LowRankMatrices:
         right = jnp.moveaxis(self.right, 1, 0).reshape(-1, lanes * rank)
         return (left @ right.T).reshape(self.shape)
 
+    def squared_norm(self, weights: jax.Array) -> Scalar:
+        """Returns ‖Σ wₙ Aₙ·Bₙᵀ‖² = Σ wₙwₘ tr(AₙᵀAₘ·BₘᵀBₙ), of which nothing is as large as the matrix."""
+        left = jnp.einsum("nar,mas->nmrs", self.left, self.left)
+        right = jnp.einsum("nbr,mbs->nmrs", self.right, self.right)
+        return weights @ jnp.sum(left * right, axis=(2, 3)) @ weights
+
 
 def _is_factored(node: Any) -> bool:
     return isinstance(node, LowRankMatrices)
@@ -96,12 +102,27 @@ class LowRankPairs(NamedTuple):
         """Returns leaves [2, N, *leaf], written out."""
         return self.dense().twins(theta, sigma)
 
-    def weighted_sum(self, utilities: jax.Array) -> Theta:
-        """Returns Σ (u⁺ − u⁻) ε."""
-        weights = utilities[:, 0] - utilities[:, 1]
+    def weights(self, utilities: jax.Array) -> jax.Array:
+        """Returns the utilities."""
+        return utilities
+
+    def weighted_sum(self, weights: jax.Array) -> Theta:
+        """Returns Σ (w⁺ − w⁻) ε."""
+        difference = weights[:, 0] - weights[:, 1]
         return self._map(
-            lambda d: d.weighted_sum(weights) if _is_factored(d) else jnp.tensordot(weights, d, axes=1)
+            lambda d: d.weighted_sum(difference) if _is_factored(d) else jnp.tensordot(difference, d, axes=1)
         )
+
+    def squared_norm(self, weights: jax.Array) -> Scalar:
+        """Returns the norm from the factors' products."""
+        difference = weights[:, 0] - weights[:, 1]
+        parts = [
+            d.squared_norm(difference)
+            if _is_factored(d)
+            else jnp.sum(jnp.square(jnp.tensordot(difference, d, 1)))
+            for d in jax.tree.leaves(self.directions, is_leaf=_is_factored)
+        ]
+        return jnp.stack(parts).sum()
 
     def by_task(self, num_tasks: int) -> LowRankPairs:
         """Returns leaves [num_tasks, N / num_tasks, …]."""

@@ -41,8 +41,10 @@ def test_weighted_sums_agree_with_the_twins_written_out(name: str) -> None:
     if name == "independent":
         used = utilities - (utilities.sum() - utilities) / (utilities.size - 1)
     expected = np.einsum("nt,tnp->p", used, twins)
-    got = flat(directions.weighted_sum(jnp.asarray(utilities, jnp.float32)), 0)
-    np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
+    weights = directions.weights(jnp.asarray(utilities, jnp.float32))
+    np.testing.assert_allclose(weights, used, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flat(directions.weighted_sum(weights), 0), expected, rtol=2e-4, atol=2e-4)
+    assert float(directions.squared_norm(weights)) == pytest.approx(np.sum(expected**2), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(PERTURBATIONS))
@@ -77,7 +79,7 @@ def test_the_gradient_of_a_linear_loss_is_found_on_average(name: str) -> None:
     directions = sampled(name, lanes, seed=3)
     twins = flat(directions.twins(jax.tree.map(jnp.zeros_like, THETA), 0.5), 2)
     losses = jnp.asarray((twins @ slopes[: twins.shape[-1]]).T, jnp.float32)
-    gradient = flat(directions.weighted_sum(losses), 0) / (2 * 0.5 * lanes)
+    gradient = flat(directions.weighted_sum(directions.weights(losses)), 0) / (2 * 0.5 * lanes)
     error = np.linalg.norm(slopes) / np.sqrt(lanes)
     np.testing.assert_allclose(gradient, slopes[: len(gradient)], atol=5 * 2 * error)
 
