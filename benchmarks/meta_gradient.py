@@ -3,8 +3,8 @@
     python benchmarks/meta_gradient.py [--steps 100] [--only velo-32] [--json PATH]
 
 Eight tasks x one antithetic pair of a 32-unit network on 8x8 digits at batch 128, full ES, both twins counted: as
-the published numbers were taken. Adam is timed on the same sixteen trainings in the same program shape, in turns with
-each optimizer, so that what the machine does meanwhile hits both. One thread, as a worker of ours has.
+the published numbers were taken. Adam is timed on the same sixteen trainings in the same shape of program, in turns
+with each optimizer, so that what the machine does meanwhile hits both. One thread, as a worker of ours has.
 """
 
 from __future__ import annotations
