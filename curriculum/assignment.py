@@ -35,6 +35,7 @@ class Assignment:
         self._failures: list[list[str]] = [[] for _ in range(num_tasks)]
         self._max_tries, self._kept = max_tries, programs_per_worker
         self._compiled: dict[str, OrderedDict[int, None]] = {}
+        self._homes = [0] * num_tasks
 
     @property
     def active(self) -> list[int]:
@@ -57,11 +58,12 @@ class Assignment:
         compiled = self._compiled.setdefault(worker, OrderedDict())
         least = min(self.issued[task] for task in active)
         near = [task for task in active if self.issued[task] <= least + SLACK and task in compiled]
-        task = min(near or active, key=lambda t: (self.issued[t], self._num_homes(t), t))
+        task = min(near or active, key=lambda t: (self.issued[t], self._homes[t], t))
+        self._homes[task] += task not in compiled
         compiled[task] = None
         compiled.move_to_end(task)
         while len(compiled) > self._kept:
-            compiled.popitem(last=False)
+            self._homes[compiled.popitem(last=False)[0]] -= 1
         self.issued[task] += 1
         return task
 
@@ -83,13 +85,12 @@ class Assignment:
     def forget(self, gone: Sequence[str]) -> None:
         """Forgets what workers had compiled that are gone."""
         for worker in gone:
-            self._compiled.pop(worker, None)
+            for task in self._compiled.pop(worker, ()):
+                self._homes[task] -= 1
 
     def replaced(self, task: int) -> None:
         """Forgets a task's programs and failures: another static configuration has its place."""
         for compiled in self._compiled.values():
             compiled.pop(task, None)
+        self._homes[task] = 0
         self._failures[task].clear()
-
-    def _num_homes(self, task: int) -> int:
-        return sum(task in compiled for compiled in self._compiled.values())

@@ -22,6 +22,7 @@ import numpy as np
 
 from curriculum.assignment import Assignment
 from curriculum.control import ReadControl, controlled, no_control
+from curriculum.crew import UNITS_PER_WORKER, Crew
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import (
     CheckpointDue,
@@ -33,9 +34,11 @@ from curriculum.events import (
     Validated,
 )
 from curriculum.gradient_batch import GradientBatch
+from curriculum.gradient_size import cosine, norm
 from curriculum.learner import LearnerState, apply_meta_gradient
 from curriculum.phase import Phase
-from curriculum.units_of_work import ASYNCHRONOUS, VALIDATION, work_units
+from curriculum.running_validations import RunningValidation, RunningValidations
+from curriculum.units_of_work import ASYNCHRONOUS, VALIDATION
 from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import AsyncUnit, WorkUnit, run_async_unit, run_work_unit
 from lopt.config import FrozenConfig
@@ -43,8 +46,6 @@ from lopt.estimators import validation_estimator
 from lopt.types import Theta
 from task_generator.task_config import TaskConfig
 
-UNITS_PER_WORKER = 2
-"""One in hand and one waiting, so that no worker waits for the learner."""
 WAIT_SECONDS = 0.5
 NO_WORKER_SECONDS = 120.0
 """How long the loop waits for a worker to come (back)."""
@@ -57,15 +58,6 @@ class _Sent(NamedTuple):
     started: float
     validation: int | None
     """Of which outer step; None: it is a meta-gradient."""
-
-
-class _Validation(NamedTuple):
-    """Of one theta: complete when all tasks' losses are in."""
-
-    outer_step: int
-    theta: Theta
-    left: list[int]
-    losses: dict[int, float]
 
 
 class AsynchronousLearner:
@@ -90,18 +82,22 @@ class AsynchronousLearner:
         self.assignment = Assignment(len(tasks), max_tries=phase.max_tries)
         self.batch = GradientBatch(state.theta)
         self.sent: dict[int, _Sent] = {}
-        self.validations: dict[int, _Validation] = {}
+        self.validations = RunningValidations()
         self.changes: dict[str, Any] = {}
         self.num_restarted = self.num_resampled = self.num_failed = 0
+        self.outer_step = int(state.outer_step)
         self._tag = self.outer_step << 20  # units of a resumed run draw other numbers than those before
+        self.crew = Crew()
+        self._json = [task.canonical_json() for task in tasks]
+        self._optimizer = optimizer.canonical_json()
+        self._how = phase.estimator.canonical_json()
+        self._how_to_validate = validation_estimator(phase.estimator).canonical_json()
         self._known: set[tuple[str, int]] = set()
+        """Which workers have a trajectory of which tasks."""
+        self._looked_at = self._checked_at = clock()
+        self._alone_since: float | None = None
         self._theta = self._as_numpy(state.theta)
         self._last_gradient: Theta | None = None
-
-    @property
-    def outer_step(self) -> int:
-        """Of the state."""
-        return int(self.state.outer_step)
 
     def events(self) -> Iterator[LearnerEvent]:
         """Yields what happens, to the end of the phase."""
@@ -125,39 +121,43 @@ class AsynchronousLearner:
         yield CheckpointDue(self.outer_step, self.state)
 
     def _round(self, *, may_start: bool) -> Iterator[LearnerEvent]:
-        self._fill_workers(may_start=may_start)
+        """Gives work to whoever has room, and takes in what has finished."""
+        self._look_around()
+        while (worker := self.crew.next_with_room()) is not None and self._start_on(worker, may_start):
+            self.crew.started(worker)
         for finished in self.stream.wait(WAIT_SECONDS):
             if finished.tag in self.sent:  # or it was given up
-                yield from self._take(finished, self.sent.pop(finished.tag))
-                if self.outer_step >= self.phase.outer_steps and may_start:
-                    return
+                sent = self.sent.pop(finished.tag)
+                self.crew.finished(sent.worker)
+                yield from self._take(finished, sent)
         yield from self._give_up_late_ones()
 
-    def _fill_workers(self, *, may_start: bool) -> None:
-        waited_since = self.clock()
-        while not (workers := self.stream.workers()):
-            self.stream.wait(WAIT_SECONDS)
-            if self.clock() - waited_since > NO_WORKER_SECONDS:
-                raise NoWorkersError(
-                    f"no worker for {NO_WORKER_SECONDS:g} s, at outer step {self.outer_step}. Start workers, and "
-                    "run the same command again: it goes on from the last checkpoint."
-                )
-        load = dict.fromkeys(workers, 0)
-        for sent in self.sent.values():
-            if sent.worker in load:
-                load[sent.worker] += 1
-        self.assignment.forget([worker for worker, _ in self._known if worker not in load])
-        self._known = {(worker, task) for worker, task in self._known if worker in load}
-        for _ in range(UNITS_PER_WORKER):
-            for worker in workers:
-                if load[worker] < UNITS_PER_WORKER and self._start_on(worker, may_start=may_start):
-                    load[worker] += 1
+    def _look_around(self) -> None:
+        """Takes note of workers that came or went; not in every round, of which there may be thousands a second."""
+        now = self.clock()
+        if len(self.crew) and now - self._looked_at < WAIT_SECONDS:
+            return
+        self._looked_at = now
+        gone = set(self.crew.update(self.stream.workers()))
+        if gone:
+            self.assignment.forget(list(gone))
+            self._known = {(worker, task) for worker, task in self._known if worker not in gone}
+        if len(self.crew):
+            self._alone_since = None
+            return
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        if now - self._alone_since > NO_WORKER_SECONDS:
+            raise NoWorkersError(
+                f"no worker for {NO_WORKER_SECONDS:g} s, at outer step {self.outer_step}. Start workers, and "
+                "run the same command again: it goes on from the last checkpoint."
+            )
 
-    def _start_on(self, worker: str, *, may_start: bool) -> bool:
-        for validation in self.validations.values():
-            if validation.left:
-                self._send_validation(worker, validation)
-                return True
+    def _start_on(self, worker: str, may_start: bool) -> bool:
+        """Starts a unit on the worker, of a validation if one waits; returns whether there was one to start."""
+        waiting = self.validations.next_unit()
+        if waiting is not None:
+            self._send_validation(worker, *waiting)
+            return True
         if may_start:
             self._send(worker)
         return may_start
@@ -165,7 +165,7 @@ class AsynchronousLearner:
     def _send(self, worker: str) -> None:
         task = self.assignment.next(worker)
         self._tag += 1
-        unit = self._unit(task)
+        unit = self._unit(task, self._how, (self.seed, ASYNCHRONOUS, self._tag & 0x7FFFFFFF), None)
         if self.phase.estimator.is_stateless:
             self.stream.start(worker, run_work_unit, (unit, self._theta), tag=self._tag)
         else:
@@ -174,27 +174,17 @@ class AsynchronousLearner:
             self.stream.start(worker, run_async_unit, payload, tag=self._tag)
         self.sent[self._tag] = _Sent(worker, task, self.outer_step, self.clock(), None)
 
-    def _unit(self, task: int) -> WorkUnit:
-        return WorkUnit(
-            self.tasks[task].canonical_json(),
-            self.phase.estimator.canonical_json(),
-            self.optimizer.canonical_json(),
-            (self.seed, ASYNCHRONOUS, self._tag & 0x7FFFFFFF),
-            None,
-        )
+    def _unit(self, task: int, estimator: str, seed: tuple[int, ...], sigma: float | None) -> WorkUnit:
+        return WorkUnit(self._json[task], estimator, self._optimizer, seed, sigma)
 
     def _validate(self) -> None:
         theta = self._as_numpy(self.state.theta_average)
-        self.validations[self.outer_step] = _Validation(
-            self.outer_step, theta, list(self.assignment.active), {}
-        )
+        self.validations.begin(self.outer_step, theta, self.assignment.active)
 
-    def _send_validation(self, worker: str, validation: _Validation) -> None:
-        task = validation.left.pop(0)
-        estimator = validation_estimator(self.phase.estimator)
-        units = work_units(estimator, self.tasks, self.optimizer, seed=(self.seed, VALIDATION), sigma=0.0)
+    def _send_validation(self, worker: str, validation: RunningValidation, task: int) -> None:
+        unit = self._unit(task, self._how_to_validate, (self.seed, VALIDATION, task), 0.0)
         self._tag += 1
-        self.stream.start(worker, run_work_unit, (units[task], validation.theta), tag=self._tag)
+        self.stream.start(worker, run_work_unit, (unit, validation.theta), tag=self._tag)
         step = validation.outer_step
         self.sent[self._tag] = _Sent(worker, task, step, self.clock(), step)
 
@@ -202,7 +192,7 @@ class AsynchronousLearner:
         if finished.failure:
             yield from self._failed(sent, finished.failure)
         elif sent.validation is not None:
-            self.validations[sent.validation].losses[sent.task] = finished.result.meta_loss
+            self.validations.take(sent.validation, sent.task, finished.result.meta_loss)
             yield from self._close_validations()
         else:
             yield from self._take_gradient(finished, sent)
@@ -225,6 +215,7 @@ class AsynchronousLearner:
         losses, by_family = [loss for _, loss in self.batch.losses], self._losses_by_family()
         gradient, metrics, num_inner_steps = self.batch.take()
         self.state = apply_meta_gradient(self.phase, self.state, gradient)
+        self.outer_step += 1
         self._theta = self._as_numpy(self.state.theta)
         metrics |= by_family
         metrics |= {
@@ -256,17 +247,15 @@ class AsynchronousLearner:
         return {f"meta_loss_{family}": float(np.mean(values)) for family, values in groups.items()}
 
     def _close_validations(self) -> Iterator[LearnerEvent]:
-        """Ends the validations that are complete, the oldest first."""
-        for outer_step, done in list(self.validations.items()):
-            if done.left or any(sent.validation == outer_step for sent in self.sent.values()):
-                return
-            del self.validations[outer_step]
-            losses = tuple(done.losses[task] for task in sorted(done.losses))
-            meta_loss = float(np.mean(losses)) if losses else float("nan")
-            if meta_loss < float(self.state.best_validation):
+        """Says which validations have ended; the theta of the best so far is kept."""
+        if not self.validations:
+            return
+        for done in self.validations.ended({sent.validation for sent in self.sent.values()}):
+            if done.meta_loss < float(self.state.best_validation):
                 theta = jax.tree.map(jnp.asarray, done.theta)
-                self.state = self.state._replace(best_theta=theta, best_validation=jnp.float32(meta_loss))
-            yield Validated(outer_step, self.state, meta_loss, losses, 0.0)
+                best = jnp.float32(done.meta_loss)
+                self.state = self.state._replace(best_theta=theta, best_validation=best)
+            yield Validated(done.outer_step, self.state, done.meta_loss, done.per_task, 0.0)
 
     def _failed(self, sent: _Sent, reason: str) -> Iterator[LearnerEvent]:
         self.num_failed += 1
@@ -281,14 +270,18 @@ class AsynchronousLearner:
         if sent.validation is None:
             self.assignment.give_back(sent.task)
         elif sent.task in self.assignment.active:
-            self.validations[sent.validation].left.append(sent.task)
+            self.validations.again(sent.validation, sent.task)
         yield from self._close_validations()
 
     def _give_up_late_ones(self) -> Iterator[LearnerEvent]:
         now, limit = self.clock(), self.phase.unit_timeout
+        if now - self._checked_at < WAIT_SECONDS:
+            return
+        self._checked_at = now
         for tag, sent in list(self.sent.items()):
             if now - sent.started > limit * UNITS_PER_WORKER:  # the second waits for the first
                 del self.sent[tag]
+                self.crew.finished(sent.worker)
                 self.stream.give_up(tag)
                 yield from self._failed(sent, f"not done after {now - sent.started:.0f} s")
 
@@ -299,6 +292,7 @@ class AsynchronousLearner:
         if rng.random() < self.phase.resample_probability:
             self.num_resampled += 1
             self.tasks[task] = self.sample_task(len(self.tasks) + self.num_resampled)
+            self._json[task] = self.tasks[task].canonical_json()
             self.assignment.replaced(task)
             self._known = {(worker, other) for worker, other in self._known if other != task}
 
@@ -353,20 +347,3 @@ def meta_train_asynchronously(
         clock=clock,
     )
     yield from learner.events()
-
-
-def norm(tree: Theta) -> float:
-    """Returns the Euclidean norm of all numbers of a tree."""
-    return float(
-        np.sqrt(sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(tree)))
-    )
-
-
-def cosine(first: Theta, second: Theta | None) -> float:
-    """Returns the cosine between two gradients; NaN where there is no second, or one is zero."""
-    if second is None:
-        return float("nan")
-    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    dot = sum(float(np.sum(np.multiply(a, b, dtype=np.float64))) for a, b in pairs)
-    size = norm(first) * norm(second)
-    return dot / size if size else float("nan")

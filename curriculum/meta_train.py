@@ -15,6 +15,7 @@ import numpy as np
 
 from curriculum.control import ReadControl, controlled, no_control
 from curriculum.events import CheckpointDue, Controlled, LearnerEvent, OuterStepDone, Paused, Validated
+from curriculum.gradient_size import norm
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, record_validation
 from curriculum.phase import Phase
 from curriculum.units_of_work import TRAINING, VALIDATION, work_units
@@ -115,12 +116,11 @@ def _outer_step(
     state = apply_meta_gradient(phase, state, gradient)
     if state.estimator_states:
         state = state._replace(estimator_states=tuple(result.state for result in results))
-    squares = [float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient)]
     return OuterStepDone(
         outer_step=int(state.outer_step),
         state=state,
         meta_loss=float(np.mean([result.meta_loss for result in results])),
-        gradient_norm=float(np.sqrt(sum(squares))),
+        gradient_norm=norm(gradient),
         num_inner_steps=sum(result.num_inner_steps for result in results),
         metrics=_mean_metrics(results),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from curriculum.assignment import SLACK, Assignment
-from curriculum.asynchronous import NO_WORKER_SECONDS, cosine, meta_train_asynchronously
+from curriculum.asynchronous import NO_WORKER_SECONDS, meta_train_asynchronously
 from curriculum.control import Control, controlled
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import CheckpointDue, Controlled, OuterStepDone, Paused, TaskLeftOut, Validated
 from curriculum.gradient_batch import GradientBatch
+from curriculum.gradient_size import cosine
 from curriculum.learner import init_learner
 from curriculum.phase import Phase
+from curriculum.simulated_stream import SimulatedStream
 from curriculum.work_stream import Finished, InProcessWorkStream
 from curriculum.worker import AsyncUnit, WorkResult, WorkUnit, run_async_unit
 from lopt.architectures.pacer import PacerConfig
@@ -25,56 +27,6 @@ from task_generator.task_config import TaskConfig
 
 CONFIG = PacerConfig()
 THETA = {"a": np.zeros(3, np.float32), "b": np.zeros((2, 2), np.float32)}
-
-
-def answer(unit: WorkUnit, theta: Any) -> WorkResult:
-    """Stands in for a unit's work: a gradient of ones, a loss that says how large theta has become."""
-    gradient = jax.tree.map(np.ones_like, theta)
-    return WorkResult(gradient, float(sum(np.sum(x) for x in jax.tree.leaves(theta))), 10.0, {"horizon": 5.0})
-
-
-class VirtualStream:
-    """Workers with a clock of their own: a unit takes the seconds that `seconds` says, and fails if told to."""
-
-    def __init__(
-        self,
-        num_workers: int,
-        seconds: Callable[[WorkUnit, str], float] = lambda unit, worker: 1.0,
-        fails: Callable[[WorkUnit, str], str] = lambda unit, worker: "",
-    ) -> None:
-        self.now, self.seconds, self.fails = 0.0, seconds, fails
-        self.names = [f"w{index}" for index in range(num_workers)]
-        self.free_at = dict.fromkeys(self.names, 0.0)
-        self.pending: list[tuple[float, int, Any, str]] = []
-        self.most_pending = 0
-        self.given_up: list[int] = []
-
-    def workers(self) -> Sequence[str]:
-        return self.names
-
-    def start(self, worker: str, fn: Callable[..., Any], payload: tuple[Any, ...], *, tag: int) -> None:
-        unit, theta = payload
-        failure = self.fails(unit, worker)
-        done = max(self.now, self.free_at[worker]) + self.seconds(unit, worker)
-        self.free_at[worker] = done
-        self.pending.append((done, tag, None if failure else answer(unit, theta), failure))
-        self.most_pending = max(self.most_pending, len(self.pending))
-
-    def wait(self, seconds: float) -> list[Finished]:
-        if not self.pending or min(self.pending)[0] > self.now + max(seconds, 1.0):
-            self.now += max(seconds, 1.0)
-            return []
-        self.pending.sort(key=lambda entry: entry[:2])
-        done, tag, result, failure = self.pending.pop(0)
-        self.now = max(self.now, done)
-        return [Finished(tag, result, failure)]
-
-    def give_up(self, tag: int) -> None:
-        self.given_up.append(tag)
-        self.pending = [entry for entry in self.pending if entry[1] != tag]
-
-    def close(self) -> None:
-        self.pending.clear()
 
 
 @pytest.fixture
@@ -95,7 +47,7 @@ def steps(events: Sequence[Any]) -> list[OuterStepDone]:
 def test_it_runs_to_its_end_and_validates_on_the_way(
     phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
 ) -> None:
-    events = run(phase, tiny_tasks, VirtualStream(3))
+    events = run(phase, tiny_tasks, SimulatedStream(3))
     assert [e.outer_step for e in steps(events)] == [1, 2, 3, 4, 5, 6]
     assert [e.outer_step for e in events if isinstance(e, Validated)] == [0, 3, 6]
     assert all(len(e.per_task) == 2 for e in events if isinstance(e, Validated))
@@ -121,12 +73,12 @@ def test_what_is_too_old_is_dropped_and_counted(phase: Phase, tiny_tasks: tuple[
     slow = lambda unit, worker: 20.0 if worker == "w0" else 1.0
     strict = derive(phase, max_staleness=1, outer_steps=60, validate_every=60, checkpoint_every=60)
     kept = derive(strict, max_staleness=1_000)
-    dropped = steps(run(strict, tiny_tasks, VirtualStream(4, slow)))[-1].metrics
+    dropped = steps(run(strict, tiny_tasks, SimulatedStream(4, slow)))[-1].metrics
     assert dropped["dropped_as_stale"] >= 3
     assert (
-        max(e.metrics["staleness_max"] for e in steps(run(strict, tiny_tasks, VirtualStream(4, slow)))) <= 1
+        max(e.metrics["staleness_max"] for e in steps(run(strict, tiny_tasks, SimulatedStream(4, slow)))) <= 1
     )
-    everything = steps(run(kept, tiny_tasks, VirtualStream(4, slow)))
+    everything = steps(run(kept, tiny_tasks, SimulatedStream(4, slow)))
     assert everything[-1].metrics["dropped_as_stale"] == 0
     assert max(e.metrics["staleness_max"] for e in everything) > 5
 
@@ -139,14 +91,14 @@ def test_a_tasks_share_does_not_depend_on_its_speed(
     second = tiny_tasks[1].canonical_json()
     seconds = lambda unit, worker: 10.0 if unit.task == second else 1.0
     long = derive(phase, outer_steps=100, validate_every=100, checkpoint_every=100, max_staleness=100)
-    last = steps(run(long, tiny_tasks, VirtualStream(num_workers, seconds)))[-1]
+    last = steps(run(long, tiny_tasks, SimulatedStream(num_workers, seconds)))[-1]
     assert last.metrics["task_share_spread"] <= SLACK + 1 + 2 * num_workers
 
 
 def test_memory_of_the_learner_does_not_grow_with_what_is_waiting(
     phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
 ) -> None:
-    stream = VirtualStream(50)
+    stream = SimulatedStream(50)
     run(phase, tiny_tasks, stream)
     assert stream.most_pending <= 2 * 50
 
@@ -156,7 +108,7 @@ def test_a_task_that_always_fails_is_named_and_left_out(
 ) -> None:
     second = tiny_tasks[1].canonical_json()
     fails = lambda unit, worker: "ValueError: no" if unit.task == second else ""
-    events = run(phase, tiny_tasks, VirtualStream(2, fails=fails))
+    events = run(phase, tiny_tasks, SimulatedStream(2, fails=fails))
     (left_out,) = [e for e in events if isinstance(e, TaskLeftOut)]
     assert left_out.task == tiny_tasks[1].label
     assert left_out.reasons == ("ValueError: no",) * 3
@@ -167,7 +119,7 @@ def test_a_task_that_always_fails_is_named_and_left_out(
 def test_a_failure_now_and_then_is_tried_again(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:
     counter = iter(range(10_000))
     fails = lambda unit, worker: "lost" if next(counter) % 3 == 0 else ""
-    events = run(phase, tiny_tasks, VirtualStream(2, fails=fails))
+    events = run(phase, tiny_tasks, SimulatedStream(2, fails=fails))
     assert not [e for e in events if isinstance(e, TaskLeftOut)]
     assert steps(events)[-1].metrics["failed_units"] > 3
 
@@ -176,7 +128,7 @@ def test_a_unit_that_never_ends_is_given_up(phase: Phase, tiny_tasks: tuple[Task
     second = tiny_tasks[1].canonical_json()
     seconds = lambda unit, worker: 1e9 if unit.task == second and worker == "w1" else 1.0
     patient = derive(phase, unit_timeout=50.0, max_tries=10)
-    stream = VirtualStream(3, seconds)
+    stream = SimulatedStream(3, seconds)
     events = run(patient, tiny_tasks, stream)
     assert steps(events)[-1].outer_step == 6
     assert stream.given_up
@@ -186,37 +138,50 @@ def test_when_every_task_fails_it_ends_and_says_why(phase: Phase, tiny_tasks: tu
     with pytest.raises(
         AllTasksFailedError, match="all 2 tasks of phase 'tiny' failed 3 times in a row; the last: no"
     ):
-        run(phase, tiny_tasks, VirtualStream(2, fails=lambda unit, worker: "no"))
+        run(phase, tiny_tasks, SimulatedStream(2, fails=lambda unit, worker: "no"))
 
 
 def test_workers_that_are_gone_are_waited_for_and_then_it_ends(
     phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
 ) -> None:
-    stream = VirtualStream(2)
+    stream = SimulatedStream(2)
     names, stream.names = stream.names, []
     started = stream.now
     with pytest.raises(NoWorkersError, match="no worker for 120 s, at outer step 0"):
         run(phase, tiny_tasks, stream)
     assert stream.now - started <= NO_WORKER_SECONDS + 2
 
-    class Returning(VirtualStream):
+    class Returning(SimulatedStream):
+        """All workers are gone from 3 s to 60 s, and with them what they had."""
+
         def workers(self) -> Sequence[str]:
             return [] if 3 < self.now < 60 else names
 
-    assert steps(run(phase, tiny_tasks, Returning(2)))[-1].outer_step == 6
+        def wait(self, seconds: float) -> list[Finished]:
+            if self.workers():
+                return super().wait(seconds)
+            lost = [Finished(tag, None, "its worker was lost") for _, tag, _, _ in self.pending]
+            self.pending.clear()
+            self.now += 1.0
+            self.free_at = dict.fromkeys(names, self.now)
+            return lost
+
+    returned = steps(run(phase, tiny_tasks, Returning(2)))
+    assert returned[-1].outer_step == 6
+    assert returned[-1].metrics["failed_units"] >= 1
 
 
 def test_it_goes_on_from_a_checkpoint(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:
-    events = run(phase, tiny_tasks, VirtualStream(2))
+    events = run(phase, tiny_tasks, SimulatedStream(2))
     middle = next(e.state for e in events if isinstance(e, CheckpointDue) and e.outer_step == 3)
-    resumed = run(phase, tiny_tasks, VirtualStream(2), state=jax.tree.map(np.asarray, middle))
+    resumed = run(phase, tiny_tasks, SimulatedStream(2), state=jax.tree.map(np.asarray, middle))
     assert [e.outer_step for e in steps(resumed)] == [4, 5, 6]
 
 
 def test_control_is_picked_up_within_one_outer_step(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:
     """After the second step a person asks for batches of five and a tenth of the rate."""
     wishes: list[Control] = [Control()]
-    state, stream = init_learner(phase, THETA), VirtualStream(2)
+    state, stream = init_learner(phase, THETA), SimulatedStream(2)
     loop = meta_train_asynchronously(
         phase,
         tiny_tasks,
@@ -242,7 +207,7 @@ def test_control_is_picked_up_within_one_outer_step(phase: Phase, tiny_tasks: tu
 
 def test_pause_and_stop(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:
     wishes = [Control()]
-    stream = VirtualStream(2)
+    stream = SimulatedStream(2)
     loop = meta_train_asynchronously(
         phase,
         tiny_tasks,
@@ -284,7 +249,7 @@ def test_tasks_are_drawn_anew(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) 
         return tiny_tasks[number % 2]
 
     restless = derive(phase, resample_probability=0.5, outer_steps=20, validate_every=20)
-    last = steps(run(restless, tiny_tasks, VirtualStream(2), sample_task=sample))[-1]
+    last = steps(run(restless, tiny_tasks, SimulatedStream(2), sample_task=sample))[-1]
     assert last.metrics["resampled_tasks"] == len(drawn)
     assert 8 <= len(drawn) <= 35  # of about 42 units
     assert drawn == list(range(3, 3 + len(drawn)))

@@ -1,0 +1,93 @@
+"""Workers that only pretend: a discrete-event simulation behind the protocol that the real learner sees.
+
+A unit takes the seconds that a function says, on a clock that jumps from one end of a unit to the next, and answers
+with a stand-in. So the learner's own code can be driven by any number of workers, and what it does measured, with
+none of them. Used by tests and by `benchmarks/scaling.py`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from curriculum.work_stream import Finished
+from curriculum.worker import WorkResult, WorkUnit
+
+POLL_SECONDS = 1.0
+
+
+def stand_in_result(unit: WorkUnit, theta: Any) -> WorkResult:
+    """Returns a gradient of ones, and as its loss the sum of theta, so that one sees how theta has moved."""
+    del unit
+    gradient = jax.tree.map(np.ones_like, theta)
+    loss = float(sum(np.sum(leaf) for leaf in jax.tree.leaves(theta)))
+    return WorkResult(gradient, loss, 10.0, {"horizon": 5.0})
+
+
+class SimulatedStream:
+    """A `WorkStream` of pretended workers.
+
+    Args:
+      num_workers: How many.
+      seconds: What a unit takes on a worker.
+      fails: What goes wrong with it; empty for nothing.
+      result: What it answers.
+
+    Attributes:
+      now: The clock, in seconds.
+      most_pending: The largest number of units that were out at a time.
+      given_up: Tags of units that the learner stopped waiting for.
+    """
+
+    def __init__(
+        self,
+        num_workers: int,
+        seconds: Callable[[WorkUnit, str], float] = lambda unit, worker: 1.0,
+        fails: Callable[[WorkUnit, str], str] = lambda unit, worker: "",
+        result: Callable[[WorkUnit, Any], WorkResult] = stand_in_result,
+    ) -> None:
+        self.now, self.seconds, self.fails, self.result = 0.0, seconds, fails, result
+        self.names = [f"w{index}" for index in range(num_workers)]
+        self.free_at = dict.fromkeys(self.names, 0.0)
+        self.pending: list[tuple[float, int, WorkResult | None, str]] = []
+        self.most_pending = 0
+        self.given_up: list[int] = []
+
+    def workers(self) -> Sequence[str]:
+        """Returns the pretended workers' names."""
+        return self.names
+
+    def start(self, worker: str, fn: Callable[..., Any], payload: tuple[Any, ...], *, tag: int) -> None:
+        """Puts the unit behind what the worker has."""
+        del fn
+        unit, theta = payload
+        failure = self.fails(unit, worker)
+        done = max(self.now, self.free_at[worker]) + self.seconds(unit, worker)
+        self.free_at[worker] = done
+        result = None if failure else self.result(unit, theta)
+        heapq.heappush(self.pending, (done, tag, result, failure))
+        self.most_pending = max(self.most_pending, len(self.pending))
+
+    def wait(self, seconds: float) -> list[Finished]:
+        """Returns the next unit to finish, and moves the clock to its end; nothing if that is too far away."""
+        patience = max(seconds, POLL_SECONDS)
+        if not self.pending or self.pending[0][0] > self.now + patience:
+            self.now += patience
+            return []
+        done, tag, result, failure = heapq.heappop(self.pending)
+        self.now = max(self.now, done)
+        return [Finished(tag, result, failure)]
+
+    def give_up(self, tag: int) -> None:
+        """Forgets the unit."""
+        self.given_up.append(tag)
+        self.pending = [entry for entry in self.pending if entry[1] != tag]
+        heapq.heapify(self.pending)
+
+    def close(self) -> None:
+        """Forgets everything."""
+        self.pending.clear()
