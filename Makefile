@@ -47,8 +47,9 @@ lint: $(DEV_STAMP) ## Run ruff, mypy --strict and the layering contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(RUNTIME_STAMP) ## Run every script in benchmarks/
+bench: $(RUNTIME_STAMP) ## Run every script in benchmarks/ that measures something
 	@set -e; found=; for script in benchmarks/*.py; do \
+	  case "$$script" in */write_*) continue;; esac; \
 	  [ -f "$$script" ] || continue; found=1; echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done; [ -n "$$found" ] || { echo "error: no scripts in benchmarks/" >&2; exit 1; }
 
