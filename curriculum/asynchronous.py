@@ -86,7 +86,7 @@ class AsynchronousLearner:
         self.changes: dict[str, Any] = {}
         self.num_restarted = self.num_resampled = self.num_failed = 0
         self.outer_step = int(state.outer_step)
-        self._tag = self.outer_step << 20  # units of a resumed run draw other numbers than those before
+        self._tag, self._began_at = 0, self.outer_step
         self.crew = Crew()
         self._json = [task.canonical_json() for task in tasks]
         self._optimizer = optimizer.canonical_json()
@@ -165,7 +165,7 @@ class AsynchronousLearner:
     def _send(self, worker: str) -> None:
         task = self.assignment.next(worker)
         self._tag += 1
-        unit = self._unit(task, self._how, (self.seed, ASYNCHRONOUS, self._tag & 0x7FFFFFFF), None)
+        unit = self._unit(task, self._how, (self.seed, ASYNCHRONOUS, self._began_at, self._tag), None)
         if self.phase.estimator.is_stateless:
             self.stream.start(worker, run_work_unit, (unit, self._theta), tag=self._tag)
         else:

@@ -45,7 +45,10 @@ class GradientBatch:
             self.dropped += 1
             return False
         leaves = jax.tree.leaves(result.gradient)
-        if not (np.isfinite(result.meta_loss) and all(np.isfinite(np.sum(leaf, dtype=np.float64)) for leaf in leaves)):
+        if not (
+            np.isfinite(result.meta_loss)
+            and all(np.isfinite(np.sum(leaf, dtype=np.float64)) for leaf in leaves)
+        ):
             self.not_finite += 1
             return False
         for total, leaf in zip(jax.tree.leaves(self._sum), leaves, strict=True):

@@ -75,7 +75,8 @@ class Phase(FrozenConfig):
     max_tries: int = Field(3, ge=1)
     """Failures in a row after which a task is left out, where asynchronous."""
     unit_timeout: float = Field(600.0, gt=0)
-    """Seconds after which a unit of work is given up, where asynchronous."""
+    """Seconds that a unit of work may take, where asynchronous. It is given up after twice as many, because it may
+    have waited behind another."""
     start_from: str | None = None
     """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
 

@@ -195,3 +195,19 @@ def test_the_code_of_the_guide_runs_from_top_to_bottom(
         code = compile("\n" * line + block[1], str(GUIDE), "exec")  # errors name the guide's own line
         exec(code, namespace)
     assert {"mine.npz", "velo.msgpack", "velo.npz"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_pathologies_of_unrolling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture, small; and that after fifty steps back-propagation varies more than the combination."""
+    module = example("unrolling_pathologies", monkeypatch)
+    with jax.numpy_dtype_promotion("standard"):
+        module.draw(tmp_path / "out.png", momenta=50, count=20, horizon=20, horizons=(5, 50))
+        assert_picture(tmp_path / "out.png")
+        spread = module.variances(module.MOMENTUM, (5, 50), 200)
+    assert spread["backprop"][0] < 0.01 * spread["ES"][0]
+    assert spread["backprop"][1] > 10 * spread["ES"][1]
+    assert spread["combined"][1] < 0.1 * spread["backprop"][1]
+    losses = module.final_losses(np.linspace(0.5, 0.99, 2000), (10, 500))
+    jumps = np.abs(np.diff(losses, axis=1)).max(axis=1)
+    assert jumps[0] < 0.1 < 3.0 < jumps[1]

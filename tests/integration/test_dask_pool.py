@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 
 from flows.dask_cluster import start_cluster, worker_pids
@@ -51,6 +52,10 @@ def die_always(_: int) -> None:
 
 def refuse(payload: int) -> None:
     raise ValueError(f"no such thing as {payload}")
+
+
+def total_of(theta: dict[str, np.ndarray]) -> float:
+    return float(theta["w"].sum())
 
 
 def sleep_for(seconds: float) -> float:
@@ -210,3 +215,34 @@ def test_start_cluster_serves_the_dashboard_where_it_is_told(settings: RuntimeSe
             pass
     finally:
         cluster.close(timeout=10)
+
+
+def test_a_unit_that_never_ends_is_given_up_and_its_worker_works_again(settings: RuntimeSettings) -> None:
+    with DaskWorkerPool.open(settings.model_copy(update={"num_workers": 1})) as pool:
+        stream = pool.stream()
+        (worker,) = stream.workers()
+        stream.start(worker, sleep_for, (1000.0,), tag=1)
+        assert stream.wait(1.0) == []
+        stream.give_up(1)
+        deadline = time.monotonic() + 60
+        while worker in stream.workers() and time.monotonic() < deadline:
+            assert stream.wait(0.2) == []
+        while not stream.workers() and time.monotonic() < deadline:
+            stream.wait(0.2)
+        stream.start(stream.workers()[0], sleep_for, (0.0,), tag=2)
+        assert [finished.result for finished in stream.wait(60.0)] == [0.0]
+
+
+def test_large_arguments_are_sent_once_and_failures_are_results(pool: DaskWorkerPool) -> None:
+    stream = pool.stream()
+    workers = stream.workers()
+    theta = {"w": np.ones((512, 1024), np.float32)}
+    for tag in range(4):
+        stream.start(workers[tag % 2], total_of, (theta,), tag=tag)
+    stream.start(workers[0], refuse, (7,), tag=9)
+    finished = {}
+    while len(finished) < 5:
+        finished |= {each.tag: each for each in stream.wait(30.0)}
+    assert [finished[tag].result for tag in range(4)] == [512 * 1024] * 4
+    assert finished[9].failure == "ValueError: no such thing as 7"
+    assert len(stream._scattered) <= 1

@@ -221,21 +221,22 @@ def test_what_truncated_es_carries_on(carry: str) -> None:
 
 
 def test_merged_by_variance_hand_worked() -> None:
-    """Half one: variances 2 and 8, means 1 and 12; half two: 8 and 2, means 2 and 21; the other's weigh.
+    """Half one: variances 2 and 8, means 1 and 12; half two: 8 and 2, means 2 and 21.
 
-    Half one takes 2 / (8 + 2) of back-propagation: 0.2 · 1 + 0.8 · 12 = 9.8; half two 0.8 · 2 + 0.2 · 21 = 5.8.
+    The larger variance of back-propagation, 8, and the other half's of evolution: half one takes 2 / (8 + 2) of the
+    former, 0.2 · 1 + 0.8 · 12 = 9.8; half two 8 / (8 + 8), 0.5 · 2 + 0.5 · 21 = 11.5.
     """
     by_backprop = jnp.asarray([[0.0, 2.0], [0.0, 4.0]])
     by_evolution = jnp.asarray([[10.0, 14.0], [20.0, 22.0]])
     value, weight = merge_by_variance(by_backprop, by_evolution)
-    np.testing.assert_allclose(weight, [0.2, 0.8], rtol=1e-6)
-    assert float(value) == pytest.approx((9.8 + 5.8) / 2)
+    np.testing.assert_allclose(weight, [0.2, 0.5], rtol=1e-6)
+    assert float(value) == pytest.approx((9.8 + 11.5) / 2)
 
 
-def test_an_exploding_sample_leaves_its_half_to_the_evolution_strategy() -> None:
+def test_an_exploding_sample_leaves_everything_to_the_evolution_strategy() -> None:
     by_backprop = jnp.asarray([[jnp.inf, 2.0], [0.0, 4.0]])
     value, weight = merge_by_variance(by_backprop, jnp.asarray([[10.0, 14.0], [20.0, 22.0]]))
-    np.testing.assert_allclose(weight, [0.0, 0.0])  # the second has no variance to be weighed by
+    np.testing.assert_allclose(weight, [0.0, 0.0])
     assert float(value) == pytest.approx((12.0 + 21.0) / 2)
 
 
