@@ -4,7 +4,7 @@
 
 Left (Fig. 3c): the final loss of SGD with momentum on (w - 4)(w - 3)w^2 as a function of the momentum. After a few
 steps it is smooth; after many, nearly discontinuous: which of the two minima w ends in depends on every digit.
-Middle (Fig. 5a): the variance of the gradient of the smoothed loss with respect to the momentum, by back-propagation,
+Middle (Fig. 5a): the variance of the gradient of the smoothed loss in the momentum, by back-propagation,
 by evolution strategies and by their combination, against the number of steps. Back-propagation wins while training
 is well behaved and explodes afterwards; the combination does not.
 Right (Fig. 4c): the gradient of Adam's learning rate on a small network, by back-propagation through windows, added
