@@ -27,7 +27,7 @@ class WindowedConfig(TasksConfig):
     unroll_length: int = Field(ge=1)
     """Steps of a window, K."""
     length_jitter: float = Field(0.0, ge=0, lt=1)
-    """Every window's length is drawn from K · [1 − jitter, 1 + jitter] (Metz et al. 2018, App. D: 0.2)."""
+    """Every window's length is drawn from K · [1 − jitter, 1 + jitter] (Metz et al. 2018, 4.3 and C.3: 0.2)."""
     stagger: bool = True
     """Cut the first trajectory short at a random step, so that workers that start together do not end together."""
 
