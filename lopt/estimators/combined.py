@@ -13,7 +13,7 @@ back-propagation's variances the larger of both halves' counts for both, so that
 from the other's calm; that weight depends on its own half, which biases the mean only as far as its samples are
 skewed. A gradient that is not finite leaves everything to the evolution strategy.
 
-[1] Metz et al. 2018, "Understanding and correcting pathologies in the training of learned optimizers", 3.2.
+[1] Metz et al. 2018, "Understanding and correcting pathologies in the training of learned optimizers", 3.
 """
 
 from __future__ import annotations

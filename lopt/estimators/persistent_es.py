@@ -13,7 +13,7 @@ window has its ξ reset before the loss of its last steps is counted, which are 
 Here trajectories end where windows end, and ξ is reset only when the next one starts.
 
 [1] Vicol et al. 2021, "Unbiased gradient estimation in unrolled computation graphs with persistent evolution
-strategies", arXiv:2112.13835, Alg. 2.  [2] Metz et al. 2020, 3.1.
+strategies", arXiv:2112.13835.  [2] Metz et al. 2020, 3.1.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Twins start from the same state, wherever the trajectory has come; the next wind
 theta itself reaches (a third run), or from the positive twin's. Cheap updates at any horizon, and biased: what a
 step does to later windows is not seen.
 
-[1] Metz et al. 2018, 3.1; Metz et al. 2020, 3.1.  [2] Vicol et al. 2021, arXiv:2112.13835, 2.2 (the bias).
+[1] Metz et al. 2018, 2.4 and 3; Metz et al. 2020, 3.1.  [2] Vicol et al. 2021, arXiv:2112.13835 (the bias).
 """
 
 from __future__ import annotations

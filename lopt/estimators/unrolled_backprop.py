@@ -4,8 +4,8 @@ With a window as long as the horizon this is the exact gradient of one unroll; s
 back-propagation through time: cheap, of low variance, biased, and where training is chaotic it explodes (Metz et
 al. 2018, Fig. 1 and 5a). `second_derivatives` counts how theta changes the gradients that later steps see, too.
 
-[1] Andrychowicz et al. 2016, arXiv:1606.04474 (first order).  [2] Wichrowska et al. 2017, 4.1 (second order).
-[3] Metz et al. 2018, 2.2.
+[1] Andrychowicz et al. 2016, arXiv:1606.04474 (first order).  [2] Wichrowska et al. 2017, 4.3 (second order).
+[3] Metz et al. 2018, 2.3 and 2.4.
 """
 
 from __future__ import annotations

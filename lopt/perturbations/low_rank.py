@@ -10,7 +10,7 @@ directions; they are not Gaussian, so the smoothed loss differs at order σ², l
 Tensors with more than two axes are matrices over a split of their axes, the most even one. Vectors, and matrices
 whose factors would not be smaller, get dense Gaussian directions.
 
-[1] Sarkar et al. 2025, "Evolution Strategies at the Hyperscale" (EGGROLL), arXiv:2511.16652, 4.
+[1] Sarkar et al. 2025, "Evolution Strategies at the Hyperscale" (EGGROLL), arXiv:2511.16652.
 Deviation from [1]: pairs share their factors with opposite sign here; there, lanes are paired by seed likewise.
 """
 

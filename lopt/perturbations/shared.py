@@ -9,7 +9,7 @@ would be read from memory in every inner step, which is what such a step takes.
 Only weights that enter the optimizer through `lopt.nn.product` can be so, and only large ones gain by it: an
 optimizer names them in `product_weights`.
 
-[1] Sarkar et al. 2025, arXiv:2511.16652, 4.1.
+[1] Sarkar et al. 2025, arXiv:2511.16652.
 """
 
 from __future__ import annotations

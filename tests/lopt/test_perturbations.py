@@ -106,7 +106,7 @@ def test_a_tensor_is_a_matrix_over_its_most_even_split() -> None:
 
 
 def test_higher_rank_comes_closer_to_gaussian_directions() -> None:
-    """The fourth moment of an entry is 3 + 6/r: 9 at rank 1, a normal's 3 in the limit. O(1/r), as in [1] 4.2."""
+    """The fourth moment of an entry is 3 + 6/r: 9 at rank 1, a normal's 3 in the limit."""
     for rank in (1, 4):
         matrix = {"w": jnp.zeros((24, 24))}
         draws = LowRankConfig(rank=rank).sample(matrix, jax.random.key(0), 4_000).dense().epsilon["w"]
