@@ -157,7 +157,7 @@ def time(
     ] = None,
     update: Annotated[
         str | None,
-        typer.Option(help="Optimizer whose update is timed too: adam, an architecture, none [adam]."),
+        typer.Option(help="Optimizer whose update is timed too: adam, an architecture, none \\[adam]."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was timed before.")] = False,
     home: Home = None,
@@ -208,17 +208,17 @@ def fit(
 def train(
     curriculum: Curriculum = None,
     phase: Annotated[
-        str | None, typer.Option(help="Name of the phase, or next: the first that is not complete [next].")
+        str | None, typer.Option(help="Name of the phase, or next: the first that is not complete \\[next].")
     ] = None,
     seed: Seed = None,
     outer_steps: OuterSteps = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak rate of the outer optimizer [as the phase says].")
+        float | None, typer.Option(help="Peak rate of the outer optimizer \\[as the phase says].")
     ] = None,
     mode: Annotated[
         str | None,
         typer.Option(
-            help="synchronous (reproducible) or asynchronous (no worker waits) [as the phase says]."
+            help="synchronous (reproducible) or asynchronous (no worker waits) \\[as the phase says]."
         ),
     ] = None,
     home: Home = None,
@@ -245,7 +245,9 @@ def train(
 
 @app.command(rich_help_panel=STEPS)
 def control(
-    run: Annotated[str, typer.Argument(help="The running phase, or the start of its name: short_horizon.")],
+    run: Annotated[
+        str | None, typer.Argument(help="The running phase, or the start of its name \\[the only one].")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the outer optimizer.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Meta-gradients per outer step; asynchronous phases only.")
@@ -254,7 +256,7 @@ def control(
         int | None, typer.Option(help="Outer steps until a meta-gradient is dropped; asynchronous only.")
     ] = None,
     command: Annotated[
-        str | None, typer.Option(help="run: go on. pause: wait. stop: end after a checkpoint [run].")
+        str | None, typer.Option(help="run: go on. pause: wait. stop: end after a checkpoint \\[run].")
     ] = None,
     home: Home = None,
     debug: Debug = False,
@@ -278,7 +280,7 @@ def control(
 @app.command(rich_help_panel=STEPS)
 def evaluate(
     optimizer: Annotated[
-        str | None, typer.Argument(help="Alias, models:/NAME/VERSION or a checkpoint's folder [candidate].")
+        str | None, typer.Argument(help="Alias, models:/NAME/VERSION or a checkpoint's folder \\[candidate].")
     ] = None,
     evaluation_sets: EvaluationSets = None,
     horizon: Horizon = None,
@@ -303,7 +305,7 @@ def evaluate(
 @app.command(rich_help_panel=STEPS)
 def promote(
     optimizer: Annotated[
-        str | None, typer.Argument(help="Alias or models:/NAME/VERSION [candidate].")
+        str | None, typer.Argument(help="Alias or models:/NAME/VERSION \\[candidate].")
     ] = None,
     home: Home = None,
     debug: Debug = False,

@@ -23,7 +23,7 @@ Scheduler = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", help="Workers on this machine [one per core].", rich_help_panel=WHERE),
+    typer.Option("--workers", help="Workers on this machine \\[one per core].", rich_help_panel=WHERE),
 ]
 MemoryLimit = Annotated[
     str | None,
@@ -36,17 +36,17 @@ Debug = Annotated[
     ),
 ]
 Distribution = Annotated[
-    str | None, typer.Option("--distribution", help="Task distribution to draw from [demo].")
+    str | None, typer.Option("--distribution", help="Task distribution to draw from \\[demo].")
 ]
 Count = Annotated[int | None, typer.Option("--count", help="How many task configurations [60].")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result [0].")]
-Curriculum = Annotated[str | None, typer.Option("--curriculum", help="The sequence of phases [demo].")]
+Curriculum = Annotated[str | None, typer.Option("--curriculum", help="The sequence of phases \\[demo].")]
 OuterSteps = Annotated[
-    int | None, typer.Option("--outer-steps", help="Outer steps of a phase [as the phase says].")
+    int | None, typer.Option("--outer-steps", help="Outer steps of a phase \\[as the phase says].")
 ]
 Horizon = Annotated[int | None, typer.Option("--horizon", help="Inner steps of the evaluation.")]
 NumSeeds = Annotated[int | None, typer.Option("--num-seeds", help="Runs per optimizer and task.")]
 EvaluationSets = Annotated[
     list[str] | None,
-    typer.Option("--evaluation-set", help="Tasks to compare on; may be repeated [both demo sets]."),
+    typer.Option("--evaluation-set", help="Tasks to compare on; may be repeated \\[both demo sets]."),
 ]

@@ -13,8 +13,8 @@ from flows.settings import settings_for_this_machine
 from storage.workspace import Workspace
 
 
-@flow(name="control", flow_run_name="{parameters.run}")
-def control(parameters: ControlParameters) -> dict[str, Any]:
+@flow(name="control", flow_run_name="{parameters.command}-{parameters.run}")
+def control(parameters: ControlParameters = ControlParameters()) -> dict[str, Any]:
     """Changes numbers of a running phase, pauses it, lets it go on, or stops it after a checkpoint."""
     wish = Control.model_validate(parameters.model_dump(exclude={"run"}))
     workspace = Workspace(settings_for_this_machine().home)

@@ -57,7 +57,7 @@ def change_control(workspace: Workspace, run: str, wish: Control) -> tuple[str, 
 
     Args:
       workspace: Where the run is.
-      run: Its name, or the start of it.
+      run: Its name, or the start of it; empty for the only one.
       wish: Numbers to change, and a command.
 
     Raises:
@@ -66,6 +66,10 @@ def change_control(workspace: Workspace, run: str, wish: Control) -> tuple[str, 
     """
     names = running(workspace)
     found = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
+    if not names:
+        raise UnknownNameError(
+            "no phase is running here: there is nothing to control. Start one: `keirin train`."
+        )
     if len(found) != 1:
         many = f" {run!r} could be any of {', '.join(found)}." if found else ""
         raise UnknownNameError(unknown_name_message("running phase", run, names) + many)

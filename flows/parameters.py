@@ -156,7 +156,9 @@ class TrainParameters(Parameters):
 class ControlParameters(Parameters):
     """What to change in a phase while it runs. What is left empty stays as it is."""
 
-    run: str = Field(min_length=1, description="The run, or the start of its name: short_horizon.")
+    run: str = Field(
+        "", description="The run, or the start of its name: short_horizon. Empty: the one that is running."
+    )
     learning_rate: float | None = Field(None, gt=0, le=1, description="Peak rate of the outer optimizer.")
     batch_size: int | None = Field(
         None, ge=1, description="Meta-gradients per outer step; asynchronous only."

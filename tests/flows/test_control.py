@@ -51,11 +51,16 @@ def test_a_record_that_cannot_be_read_changes_nothing(workspace: Workspace, file
 def test_a_run_that_is_not_there_is_refused(
     workspace: Workspace, file: ControlFile, tiny_curriculum: tuple[Phase, ...]
 ) -> None:
+    assert change_control(workspace, "", Control())[0] == "first-0a1b"  # the only one
     with pytest.raises(UnknownNameError, match=r"unknown running phase 'frist'; known: 'first-0a1b'"):
         change_control(workspace, "frist", Control())
     ControlFile(workspace, "first-ffff").open(tiny_curriculum[0])
     with pytest.raises(UnknownNameError, match="could be any of first-0a1b, first-ffff"):
         change_control(workspace, "first", Control())
+    for run in running(workspace):
+        ControlFile(workspace, run).close()
+    with pytest.raises(UnknownNameError, match="no phase is running here"):
+        change_control(workspace, "", Control())
 
 
 def test_the_command_checks_the_wish_before_it_is_written(

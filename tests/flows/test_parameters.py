@@ -59,6 +59,7 @@ def test_every_deployment_exists_and_takes_one_of_the_models() -> None:
         "time",
         "fit",
         "train",
+        "control",
         "evaluate",
         "promote",
         "report",

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from lopt import baselines, inner_loop, loading, meta_loss
+from lopt import baselines, inner_loop, loading, objective
 from lopt.architectures.pacer import PacerConfig
 from lopt.config import FrozenConfig, derive
 from lopt.registry import UnknownNameError, lookup
@@ -128,12 +128,14 @@ def test_learning_curve_points_and_splits() -> None:
     ("loss", "expected"), [(3.0, 3.0), (30.0, 10.0), (math.inf, 10.0), (math.nan, 10.0), (-math.inf, 10.0)]
 )
 def test_bounded_turns_divergence_into_the_worst_value(loss: float, expected: float) -> None:
-    assert float(meta_loss.bounded(jnp.float32(loss), cap=10.0)) == expected
+    assert float(objective.bounded(jnp.float32(loss), cap=10.0)) == expected
 
 
-def test_log_scale_of_the_meta_loss() -> None:
-    assert float(meta_loss.scaled(jnp.float32(0.5), "log")) == pytest.approx(math.log(0.501), rel=1e-6)
-    assert float(meta_loss.scaled(jnp.float32(0.5), "linear")) == 0.5
+@pytest.mark.parametrize(("scale", "expected"), [("log", math.log(0.501)), ("linear", 0.5)])
+def test_scale_of_the_meta_loss(scale: str, expected: float) -> None:
+    config = objective.ObjectiveConfig.model_validate({"meta_loss_scale": scale})
+    scaled = objective.scaled(jnp.float32(0.5), config, first=jnp.float32(1.0))
+    assert float(scaled) == pytest.approx(expected, rel=1e-6)
 
 
 def test_learning_rate_grid_is_fifteen_half_powers_of_ten() -> None:
