@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def test_every_command_and_option_is_explained(name: str) -> None:
     assert len(command.help.split()) >= 8
     for parameter in command.params:
         assert parameter.help or parameter.name == "help", f"{name} does not explain {parameter.name}"
+        lost = re.findall(r"(?<!\\)\[[a-z][^\]]*\]", parameter.help or "")
+        assert not lost, f"{name}: {lost} would be read as markup, and not shown; put a backslash before it"
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
