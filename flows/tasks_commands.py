@@ -18,7 +18,7 @@ tasks_app = typer.Typer(
 
 SetName = Annotated[
     str | None,
-    typer.Option("--set", help="Name of an evaluation set [all sets, a line each]."),
+    typer.Option("--set", help="Name of an evaluation set \\[all sets, a line each]."),
 ]
 
 

@@ -221,16 +221,15 @@ def test_what_truncated_es_carries_on(carry: str) -> None:
 
 
 def test_merged_by_variance_hand_worked() -> None:
-    """Half one: variances 2 and 8, means 1 and 12; half two: 8 and 2, means 2 and 21.
+    """Half one: variances 2 and 8, means 1 and 12; half two: 8 and 2, means 2 and 21; the other's weigh.
 
-    The larger variance of back-propagation, 8, and the other half's of evolution: half one takes 2 / (8 + 2) of the
-    former, 0.2 · 1 + 0.8 · 12 = 9.8; half two 8 / (8 + 8), 0.5 · 2 + 0.5 · 21 = 11.5.
+    Half one takes 2 / (8 + 2) of back-propagation: 0.2 · 1 + 0.8 · 12 = 9.8; half two 0.8 · 2 + 0.2 · 21 = 5.8.
     """
     by_backprop = jnp.asarray([[0.0, 2.0], [0.0, 4.0]])
     by_evolution = jnp.asarray([[10.0, 14.0], [20.0, 22.0]])
     value, weight = merge_by_variance(by_backprop, by_evolution)
-    np.testing.assert_allclose(weight, [0.2, 0.5], rtol=1e-6)
-    assert float(value) == pytest.approx((9.8 + 11.5) / 2)
+    np.testing.assert_allclose(weight, [0.2, 0.8], rtol=1e-6)
+    assert float(value) == pytest.approx((9.8 + 5.8) / 2)
 
 
 def test_an_exploding_sample_leaves_everything_to_the_evolution_strategy() -> None:
@@ -238,6 +237,14 @@ def test_an_exploding_sample_leaves_everything_to_the_evolution_strategy() -> No
     value, weight = merge_by_variance(by_backprop, jnp.asarray([[10.0, 14.0], [20.0, 22.0]]))
     np.testing.assert_allclose(weight, [0.0, 0.0])
     assert float(value) == pytest.approx((12.0 + 21.0) / 2)
+
+
+def test_a_half_that_explodes_is_left_to_the_evolution_strategy_whatever_the_other_says() -> None:
+    """Beside a calm half, which would give it nearly all weight: variance 5e7 against evolution's 8 and 2."""
+    by_backprop = jnp.asarray([[-5e3, 5e3], [2.0, 2.1]])
+    value, weight = merge_by_variance(by_backprop, jnp.asarray([[10.0, 14.0], [20.0, 22.0]]))
+    np.testing.assert_allclose(weight, [0.0, 0.0], atol=1e-6)
+    assert float(value) == pytest.approx((12.0 + 21.0) / 2, rel=1e-5)
 
 
 def test_gradients_that_are_not_finite_count_as_zero_and_are_counted() -> None:
