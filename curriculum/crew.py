@@ -18,9 +18,6 @@ class Crew:
     def __len__(self) -> int:
         return len(self._load)
 
-    def __contains__(self, worker: str) -> bool:
-        return worker in self._load
-
     def update(self, workers: Sequence[str]) -> list[str]:
         """Takes note of who is there now; returns who has gone."""
         there = set(workers)

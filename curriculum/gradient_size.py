@@ -1,4 +1,4 @@
-"""Sizes of meta-gradients, and how alike two are."""
+"""Sizes of meta-gradients, and how alike two are: in float64, where they are, without a device."""
 
 from __future__ import annotations
 

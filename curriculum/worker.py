@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -145,6 +145,8 @@ class _Program(NamedTuple):
     """(theta, state, key, sigma) → (meta-gradient, next state)."""
     init: Callable[[Theta], PyTree]
     """theta → the state before the first window."""
+    shapes: Callable[[], PyTree]
+    """Shapes and types of a state; traced once, which takes seconds."""
 
 
 def _estimator(task_json: str, estimator_json: str, optimizer_json: str) -> tuple[Any, TaskFamily, Any]:
@@ -171,7 +173,11 @@ def _program(task_json: str, estimator_json: str, optimizer_json: str) -> _Progr
     def init(theta: Theta) -> PyTree:
         return config.build(family, learned).init(theta, jax.random.key(0))
 
-    return _Program(partial(jax.jit(estimate), data), init)
+    @cache
+    def shapes() -> PyTree:
+        return jax.eval_shape(lambda key: init(learned.init_theta(key)), jax.random.key(0))
+
+    return _Program(partial(jax.jit(estimate), data), init, shapes)
 
 
 def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResult:
@@ -187,7 +193,7 @@ def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResul
     sigma = unit.sigma
     if sigma is None:
         sigma = json.loads(unit.estimator).get("sigma", 0.0)
-    keyed = with_keys(state, jax.eval_shape(program.init, theta)) if jax.tree.leaves(state) else ()
+    keyed = with_keys(state, program.shapes()) if jax.tree.leaves(state) else ()
     result, after = program.estimate(theta, keyed, key_from_seed(unit.seed), jnp.float32(sigma))
     result = jax.device_get(result)
     return WorkResult(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dask.sizeof import sizeof
 from distributed import Client, Future, LocalCluster
 
 from curriculum.work_stream import Finished
@@ -24,6 +25,8 @@ SCATTERED_BYTES = 1 << 20
 KEPT = 4
 """Scattered arguments: theta now, and those that units in flight still need."""
 POLL_SECONDS = 0.2
+LOOK_SECONDS = 0.5
+"""Between looks at who is there, which ask the scheduler."""
 
 
 class DaskWorkStream:
@@ -38,6 +41,7 @@ class DaskWorkStream:
         self._client, self._cluster = client, cluster
         self._futures: dict[int, tuple[Future, str]] = {}
         self._finished: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._looked_at = time.monotonic()
         self._scattered: OrderedDict[int, tuple[Any, Future]] = OrderedDict()
 
     def workers(self) -> Sequence[str]:
@@ -69,7 +73,9 @@ class DaskWorkStream:
             raise_if_stop_requested()
             tags = self._drain(min(POLL_SECONDS, seconds))
             self._require_running()
-            finished = [self._result(tag) for tag in tags if tag in self._futures] + self._lost()
+            finished = [self._result(tag) for tag in tags if tag in self._futures]
+            if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+                finished += self._lost()
             waited += POLL_SECONDS
             if finished or waited >= seconds:
                 return finished
@@ -107,7 +113,7 @@ class DaskWorkStream:
             return Finished(tag, None, f"{type(error).__name__}: {error}")
 
     def _lost(self) -> list[Finished]:
-        there = set(self.workers())
+        self._looked_at, there = time.monotonic(), set(self.workers())
         gone = [tag for tag, (_, worker) in self._futures.items() if worker not in there]
         for tag in gone:
             future, _ = self._futures.pop(tag)
@@ -119,7 +125,7 @@ class DaskWorkStream:
 
     def _sent(self, argument: Any) -> Any:
         """Returns the argument, or where workers find it if it is large."""
-        if _num_bytes(argument) < SCATTERED_BYTES:
+        if sizeof(argument) < SCATTERED_BYTES:
             return argument
         known = self._scattered.get(id(argument))
         if known is None:
@@ -138,14 +144,3 @@ class DaskWorkStream:
                 "the Dask scheduler is gone. What was finished is stored: start the scheduler and the same command "
                 "again, and it continues."
             )
-
-
-def _num_bytes(argument: Any) -> int:
-    """Returns the bytes of the arrays in a tree of dictionaries, lists and tuples."""
-    if hasattr(argument, "nbytes"):
-        return int(argument.nbytes)
-    if isinstance(argument, dict):
-        return sum(_num_bytes(value) for value in argument.values())
-    if isinstance(argument, list | tuple):
-        return sum(_num_bytes(value) for value in argument)
-    return sys.getsizeof(argument)

@@ -24,7 +24,7 @@ from pydantic import model_validator
 
 from lopt.estimators.differentiable import window_loss
 from lopt.estimators.evolution import EvolutionConfig, mean_over_tasks
-from lopt.estimators.trajectory import Trajectory, Unroller, WindowedConfig, one_copy
+from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig, one_copy
 from lopt.estimators.unrolled_backprop import longest_window
 from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
 
@@ -56,17 +56,8 @@ class CombinedConfig(EvolutionConfig, WindowedConfig):
         return Combined(self, family, learned_optimizer)
 
 
-class Combined:
+class Combined(OneTrajectory[CombinedConfig]):
     """The estimator that a `CombinedConfig` describes; its state is a trajectory."""
-
-    def __init__(self, config: CombinedConfig, family: TaskFamily, learned_optimizer: LearnedOptimizer):
-        self.config = config
-        self.unroller = Unroller(config, family, learned_optimizer)
-
-    def init(self, theta: Theta, key: PRNGKey) -> Trajectory:
-        """Returns a trajectory that is over: the first estimate starts one."""
-        del key
-        return self.unroller.ended(theta, copies=1)
 
     def estimate(self, theta: Theta, state: Trajectory, key: PRNGKey) -> tuple[MetaGradient, Trajectory]:
         """Returns the next window's meta-gradient and the trajectory at its end."""

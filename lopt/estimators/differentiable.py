@@ -13,15 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lopt.delegating_task import DelegatingTask
 from lopt.estimators.trajectory import Trajectory, Unroller
 from lopt.inner_loop import InnerState
 from lopt.objective import LossTrace, meta_loss, traced_step
-from lopt.training_gradient import LossAndGradient, value_and_grad
-from lopt.types import Batch, Dynamic, PRNGKey, Scalar, Split, Task, TaskState, Theta
+from lopt.training_gradient import LossAndGradient
+from lopt.types import Batch, Dynamic, PRNGKey, Scalar, Task, TaskState, Theta
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstOrderTask:
+class FirstOrderTask(DelegatingTask):
     """A task whose gradient does not depend on where it was taken, as far as theta is concerned.
 
     How a gradient changes with the parameters is what second derivatives are needed for.
@@ -29,25 +30,9 @@ class FirstOrderTask:
 
     inner: Task
 
-    def init(self, key: PRNGKey) -> TaskState:
-        """As the task's."""
-        return self.inner.init(key)
-
-    def batch(self, key: PRNGKey, split: Split = "train") -> Batch:
-        """As the task's."""
-        return self.inner.batch(key, split)
-
-    def loss(self, state: TaskState, key: PRNGKey, batch: Batch) -> tuple[Scalar, TaskState]:
-        """As the task's."""
-        return self.inner.loss(state, key, batch)
-
-    def normalize(self, loss: Scalar) -> Scalar:
-        """As the task's."""
-        return self.inner.normalize(loss)
-
     def value_and_grad(self, state: TaskState, key: PRNGKey, batch: Batch) -> LossAndGradient:
         """Returns the task's loss and gradient, the gradient as a constant."""
-        value, grads = value_and_grad(self.inner, state, key, batch)
+        value, grads = super().value_and_grad(state, key, batch)
         return value, jax.lax.stop_gradient(grads)
 
 

@@ -7,7 +7,7 @@ window, when the theta that the optimizer's state starts from is known.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,9 @@ class WindowedConfig(TasksConfig):
     """Every window's length is drawn from K · [1 − jitter, 1 + jitter] (Metz et al. 2018, 4.3 and C.3: 0.2)."""
     stagger: bool = True
     """Cut the first trajectory short at a random step, so that workers that start together do not end together."""
+
+
+ConfigT = TypeVar("ConfigT", bound=WindowedConfig)
 
 
 class Trajectory(NamedTuple):
@@ -140,6 +143,19 @@ class Unroller:
             stop = jnp.where(number == 0, cut, horizon)
         zero = jnp.zeros((), jnp.int32)
         return Trajectory(dynamics, keys, horizon, stop, zero, number + 1, inner, trace)
+
+
+class OneTrajectory(Generic[ConfigT]):
+    """What an estimator is whose state is one trajectory, carried on by theta's own run or one of the twins'."""
+
+    def __init__(self, config: ConfigT, family: TaskFamily, learned_optimizer: LearnedOptimizer):
+        self.config = config
+        self.unroller = Unroller(config, family, learned_optimizer)
+
+    def init(self, theta: Theta, key: PRNGKey) -> Trajectory:
+        """Returns a trajectory that is over: the first estimate starts one."""
+        del key
+        return self.unroller.ended(theta, copies=1)
 
 
 def one_copy(trajectory: Trajectory, index: int) -> Trajectory:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lopt.estimators.evolution import EvolutionConfig, evolution_gradient
-from lopt.estimators.trajectory import Trajectory, Unroller, WindowedConfig, one_copy
+from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig, one_copy
 from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, TaskFamily, Theta
 
 Carry = Literal["theta", "positive_twin"]
@@ -34,17 +34,8 @@ class TruncatedEsConfig(EvolutionConfig, WindowedConfig):
         return TruncatedEs(self, family, learned_optimizer)
 
 
-class TruncatedEs:
+class TruncatedEs(OneTrajectory[TruncatedEsConfig]):
     """The estimator that a `TruncatedEsConfig` describes; its state is a trajectory."""
-
-    def __init__(self, config: TruncatedEsConfig, family: TaskFamily, learned_optimizer: LearnedOptimizer):
-        self.config = config
-        self.unroller = Unroller(config, family, learned_optimizer)
-
-    def init(self, theta: Theta, key: PRNGKey) -> Trajectory:
-        """Returns a trajectory that is over: the first estimate starts one."""
-        del key
-        return self.unroller.ended(theta, copies=1)
 
     def estimate(self, theta: Theta, state: Trajectory, key: PRNGKey) -> tuple[MetaGradient, Trajectory]:
         """Returns the next window's meta-gradient and the trajectory at its end."""

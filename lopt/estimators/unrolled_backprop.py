@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from lopt.estimators.differentiable import window_loss
 from lopt.estimators.evolution import mean_over_tasks
-from lopt.estimators.trajectory import Trajectory, Unroller, WindowedConfig
+from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig
 from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
 
 
@@ -43,19 +43,8 @@ def longest_window(config: WindowedConfig) -> int:
     return min(config.max_horizon, round(config.unroll_length * (1.0 + config.length_jitter) + 0.5))
 
 
-class UnrolledBackprop:
+class UnrolledBackprop(OneTrajectory[UnrolledBackpropConfig]):
     """The estimator that an `UnrolledBackpropConfig` describes; its state is a trajectory."""
-
-    def __init__(
-        self, config: UnrolledBackpropConfig, family: TaskFamily, learned_optimizer: LearnedOptimizer
-    ):
-        self.config = config
-        self.unroller = Unroller(config, family, learned_optimizer)
-
-    def init(self, theta: Theta, key: PRNGKey) -> Trajectory:
-        """Returns a trajectory that is over: the first estimate starts one."""
-        del key
-        return self.unroller.ended(theta, copies=1)
 
     def estimate(self, theta: Theta, state: Trajectory, key: PRNGKey) -> tuple[MetaGradient, Trajectory]:
         """Returns the next window's meta-gradient and the trajectory at its end.

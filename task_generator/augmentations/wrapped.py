@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 import jax
 import jax.numpy as jnp
 
-from lopt.training_gradient import LossAndGradient, value_and_grad
-from lopt.types import Batch, Dynamic, PRNGKey, PyTree, Scalar, Split, Task, TaskFamily, TaskState
+from lopt.delegating_task import DelegatingTask
+from lopt.types import Dynamic, PRNGKey, PyTree, Task, TaskFamily
 from task_generator.augmentations.base import AugmentationConfig
 
 
@@ -57,31 +57,11 @@ ConfigT = TypeVar("ConfigT", bound=AugmentationConfig)
 
 
 @dataclasses.dataclass(frozen=True)
-class WrappedTask(Generic[ConfigT]):
+class WrappedTask(DelegatingTask, Generic[ConfigT]):
     """The task inside, until a subclass changes something."""
 
     config: ConfigT
     inner: Task
-
-    def init(self, key: PRNGKey) -> TaskState:
-        """Returns the inner task's fresh state."""
-        return self.inner.init(key)
-
-    def batch(self, key: PRNGKey, split: Split = "train") -> Batch:
-        """Returns the inner task's batch."""
-        return self.inner.batch(key, split)
-
-    def loss(self, state: TaskState, key: PRNGKey, batch: Batch) -> tuple[Scalar, TaskState]:
-        """Returns the inner task's loss and next state."""
-        return self.inner.loss(state, key, batch)
-
-    def value_and_grad(self, state: TaskState, key: PRNGKey, batch: Batch) -> LossAndGradient:
-        """Returns what the inner task shows in training."""
-        return value_and_grad(self.inner, state, key, batch)
-
-    def normalize(self, loss: Scalar) -> Scalar:
-        """Returns the inner task's normalised loss."""
-        return self.inner.normalize(loss)
 
 
 def own_key(key: PRNGKey, augmentation: str) -> PRNGKey:

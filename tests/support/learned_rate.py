@@ -55,8 +55,8 @@ class QuadraticFamily:
         a, b = jax.random.uniform(key, (2,))
         return Curvature(1.0 + self.spread * a, 1.0 + self.spread * b)
 
-    def dynamic_axes(self) -> Curvature:
-        return Curvature(0, None)  # type: ignore[arg-type]
+    def dynamic_axes(self) -> Any:
+        return Curvature(0, None)
 
     def task(self, dynamic: Curvature) -> QuadraticTask:
         return QuadraticTask(dynamic)
