@@ -105,6 +105,17 @@ class EvaluationSummary(FrozenConfig):
             return float("nan")
         return float(np.exp(np.mean(np.log(np.maximum(per_task, SPEEDUP_FLOOR)))))
 
+    def scores(self, optimizer: str, *, held_out: bool | None = None) -> np.ndarray:
+        """Returns the speed-ups [tasks, seeds] for `curriculum.aggregate`; a run that diverged has 0.
+
+        Args:
+          optimizer: Whose.
+          held_out: Only held-out tasks, only the others, or (None) all.
+        """
+        chosen = [t for t in self.tasks if held_out is None or t.held_out == held_out]
+        rows = [np.nan_to_num(t.result(optimizer).speedups) for t in chosen]
+        return np.asarray(rows, np.float64).reshape(len(rows), self.config.num_seeds)
+
     def diverged(self, optimizer: str) -> tuple[str, ...]:
         """Returns the tasks on which a seed of `optimizer` ended with a loss that is not finite."""
         return tuple(t.task for t in self.tasks if not np.all(np.isfinite(t.result(optimizer).final_losses)))
