@@ -40,6 +40,7 @@ class CurveUnit(NamedTuple):
     num_points: int  # P, the initialisation included
     eval_every: int  # steps between points; (num_points − 1) · eval_every are trained
     num_eval_batches: int = 4
+    settings_at_once: int = 64  # how many go through the program together; bounds its memory
 
 
 class CurveBatch(NamedTuple):
@@ -70,23 +71,33 @@ def run_curve_unit(
       settings: Learning rates for a baseline, thetas (trees of NumPy arrays) for a learned optimizer.
       clock: Where seconds come from.
     """
-    stacked = jax.tree.map(
-        lambda *leaves: jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves]), *settings
-    )
     keys = jnp.stack([key_from_seed((EVALUATION_STREAM, seed)) for seed in unit.seeds])
-    arguments = (stacked, keys, jnp.int32(unit.horizon), jnp.int32(unit.eval_every))
-    program = _compiled(
-        unit.task, unit.optimizer, unit.num_points, unit.num_eval_batches, _Shapes.of(arguments)
-    )
-    start = clock()
-    curve = jax.device_get(program(*arguments))
-    elapsed = clock() - start
+    size = min(unit.settings_at_once, len(settings))
+    curves, elapsed, num_run = [], 0.0, 0
+    for first in range(0, len(settings), size):
+        some = list(settings[first : first + size])
+        some += some[-1:] * (size - len(some))  # one shape, one program
+        arguments = (_stacked(some), keys, jnp.int32(unit.horizon), jnp.int32(unit.eval_every))
+        program = _compiled(
+            unit.task, unit.optimizer, unit.num_points, unit.num_eval_batches, _Shapes.of(arguments)
+        )
+        start = clock()
+        curves.append(jax.device_get(program(*arguments)))
+        elapsed += clock() - start
+        num_run += size
     num_steps = max((unit.num_points - 1) * unit.eval_every, 1)
     return CurveBatch(
-        step=np.asarray(curve.step[0, 0]),
-        losses={split: np.asarray(loss) for split, loss in curve.losses.items()},
-        seconds_per_step=elapsed / (num_steps * len(settings) * len(unit.seeds)),
+        step=np.asarray(curves[0].step[0, 0]),
+        losses={
+            split: np.concatenate([curve.losses[split] for curve in curves])[: len(settings)]
+            for split in curves[0].losses
+        },
+        seconds_per_step=elapsed / (num_steps * num_run * len(unit.seeds)),
     )
+
+
+def _stacked(settings: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves]), *settings)
 
 
 class _Shapes:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, field_validator
 
+from curriculum.baseline_budgets import EXTENDED_NORMALIZER, Trials, expand, setting_text
 from curriculum.curves import CurveBatch
-from curriculum.speedup import fit_normalizer, tuned_index
-from lopt.baselines import BASELINES, LEARNING_RATE_GRID
+from curriculum.speedup import SpeedupNormalizer, fit_normalizer, tuned_index
 from lopt.config import FrozenConfig
-from lopt.registry import UnknownNameError, lookup
+from lopt.registry import UnknownNameError
+from task_generator.evaluation_task import EvaluationTask
 
-CANDIDATE, INITIALISATION, NORMALIZER = "candidate", "initialisation", "adam"
+CANDIDATE, INITIALISATION = "candidate", "initialisation"
+NormalizerName = Literal["adam", "extended"]
+NORMALIZERS: dict[str, tuple[str, ...]] = {"adam": ("adam",), "extended": EXTENDED_NORMALIZER}
 SPEEDUP_FLOOR = 0.01
 """In geometric means, a run that learned nothing counts as a hundred times slower, not infinitely."""
 
@@ -23,35 +27,44 @@ class EvaluationConfig(FrozenConfig):
 
     horizon: int = Field(200, ge=2)
     """Inner steps that every optimizer is given."""
+    normalizer: NormalizerName = "adam"
+    """Whose time counts: "adam", tuned, or "extended", the best of four tuned optimizers (VeLO, F.1)."""
     normalizer_factor: int = Field(5, ge=1)
-    """The normalising baseline runs this many times longer: the largest speed-up that can be seen."""
+    """The normalising baselines run this many times longer: the largest speed-up that can be seen."""
     num_seeds: int = Field(3, ge=1)
     points_per_horizon: int = Field(20, ge=1)
     """Evaluations along one horizon, the start not counted."""
-    learning_rates: tuple[float, ...] = LEARNING_RATE_GRID
-    baselines: tuple[str, ...] = (NORMALIZER, "adamw_cosine")
-    """What to compare with, each tuned over `learning_rates`; the normaliser is one of them."""
+    baselines: tuple[str, ...] = ("quick",)
+    """Budgets or baselines to compare with (`curriculum.baseline_budgets`); the normaliser's are added."""
 
     @field_validator("baselines")
     @classmethod
     def _check_baselines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            try:
-                space = lookup(BASELINES, name, kind="baseline").search_space
-            except UnknownNameError as error:
-                raise ValueError(str(error)) from None  # pydantic collects ValueErrors, not KeyErrors
-            if space.kind != "grid":
-                raise ValueError(
-                    f"`baselines` are tuned over learning rates; {name!r} is not (its search space: {space.kind})"
-                )
-        if NORMALIZER not in names:
-            raise ValueError(f"`baselines` must contain {NORMALIZER!r}, the normaliser, got {names}")
+        try:
+            expand(names)
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None  # pydantic collects ValueErrors, not KeyErrors
         return names
+
+    @property
+    def trials(self) -> tuple[Trials, ...]:
+        """Every baseline with its trials, the normaliser's first."""
+        return expand((*NORMALIZERS[self.normalizer], *self.baselines))
 
     @property
     def eval_every(self) -> int:
         """Steps between two points of a curve."""
         return max(self.horizon // self.points_per_horizon, 1)
+
+    @property
+    def last_point(self) -> int:
+        """Index of the point at the horizon."""
+        return self.horizon // self.eval_every
+
+    def num_intervals(self, baseline: str) -> int:
+        """Returns how many evaluations a baseline's curve has after its start; a normaliser's runs on."""
+        is_normalizer = baseline in NORMALIZERS[self.normalizer]
+        return self.points_per_horizon * (self.normalizer_factor if is_normalizer else 1)
 
 
 class OptimizerResult(FrozenConfig):
@@ -60,18 +73,24 @@ class OptimizerResult(FrozenConfig):
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
     optimizer: str
-    learning_rate: float | None = None
-    """The tuned rate; None for a learned optimizer, which has none."""
+    setting: str = ""
+    """The trial that ended lowest, for people; empty for an optimizer with nothing to tune."""
+    trial: int = 0
+    """Its number."""
+    num_trials: int = 1
     final_losses: tuple[float, ...]
     speedups: tuple[float, ...]
-    """Over tuned Adam, in steps."""
+    """Over the normaliser, in steps."""
+    seconds_per_step: float = 0.0
 
 
 class TaskResult(FrozenConfig):
     """All optimizers on one task."""
 
     task: str
-    held_out: bool
+    family: str = ""
+    held_out: bool | None
+    """Whether no phase of the candidate's training could have drawn it; None: not known."""
     results: tuple[OptimizerResult, ...]
 
     def result(self, optimizer: str) -> OptimizerResult:
@@ -99,7 +118,7 @@ class EvaluationSummary(FrozenConfig):
           optimizer: Whose.
           held_out: Only held-out tasks, only the others, or (None) all.
         """
-        chosen = [t for t in self.tasks if held_out is None or t.held_out == held_out]
+        chosen = self._chosen(held_out)
         per_task = [float(np.mean(np.nan_to_num(t.result(optimizer).speedups))) for t in chosen]
         if not per_task:
             return float("nan")
@@ -112,9 +131,12 @@ class EvaluationSummary(FrozenConfig):
           optimizer: Whose.
           held_out: Only held-out tasks, only the others, or (None) all.
         """
-        chosen = [t for t in self.tasks if held_out is None or t.held_out == held_out]
-        rows = [np.nan_to_num(t.result(optimizer).speedups) for t in chosen]
-        return np.asarray(rows, np.float64).reshape(len(rows), self.config.num_seeds)
+        rows = [np.nan_to_num(t.result(optimizer).speedups) for t in self._chosen(held_out)]
+        return np.asarray(rows, np.float64) if rows else np.zeros((0, self.config.num_seeds))
+
+    def _chosen(self, held_out: bool | None) -> list[TaskResult]:
+        # What is not known to be held out counts as trained on.
+        return [t for t in self.tasks if held_out is None or bool(t.held_out) == held_out]
 
     def diverged(self, optimizer: str) -> tuple[str, ...]:
         """Returns the tasks on which a seed of `optimizer` ended with a loss that is not finite."""
@@ -123,44 +145,65 @@ class EvaluationSummary(FrozenConfig):
 
 def summarize_task(
     config: EvaluationConfig,
-    task: str,
+    task: EvaluationTask,
     *,
-    held_out: bool,
+    held_out: bool | None,
     learned: Mapping[str, np.ndarray],
     baselines: Mapping[str, CurveBatch],
 ) -> TaskResult:
-    """Returns the results of one task.
+    """Returns the results of one task, every baseline with the trial that ended lowest.
 
     Args:
       config: How the curves were made.
-      task: The task's name.
-      held_out: Whether no phase could have sampled it.
+      task: Which.
+      held_out: Whether no phase of the candidate's training could have sampled it.
       learned: Training-loss curves [S, P] of learned optimizers by name, P up to the horizon.
-      baselines: Curves by name over `config.learning_rates`; "adam" must be among them and is the normaliser.
+      baselines: Curves of `config.trials` by baseline.
 
     Raises:
-      ValueError: If "adam" is missing.
+      ValueError: If one of the normaliser's baselines is missing.
     """
-    if NORMALIZER not in baselines:
-        raise ValueError(f"the normalising baseline {NORMALIZER!r} is missing, got {sorted(baselines)}")
-    adam = baselines[NORMALIZER]
-    normalizer = fit_normalizer(adam.step, adam.losses["train"])
-    point = config.horizon // config.eval_every
+    normalizer, point = task_normalizer(config, baselines), config.last_point
 
-    def result(name: str, final: np.ndarray, rate: float | None) -> OptimizerResult:
+    def result(name: str, final: np.ndarray, **chosen: Any) -> OptimizerResult:
         speedups = normalizer.speedup(final, config.horizon)
         return OptimizerResult(
             optimizer=name,
-            learning_rate=rate,
             final_losses=tuple(float(x) for x in final),
             speedups=tuple(float(x) for x in speedups),
+            **chosen,
         )
 
-    results = [result(name, np.asarray(curves)[:, point], None) for name, curves in learned.items()]
-    for name, batch in baselines.items():
+    results = [result(name, np.asarray(curves)[:, point]) for name, curves in learned.items()]
+    for trials in config.trials:
+        batch = baselines[trials.baseline]
         best = tuned_index(batch.losses["train"], point)
-        results.append(result(name, batch.losses["train"][best, :, point], config.learning_rates[best]))
-    return TaskResult(task=task, held_out=held_out, results=tuple(results))
+        results.append(
+            result(
+                trials.baseline,
+                batch.losses["train"][best, :, point],
+                setting=setting_text(trials, best),
+                trial=best,
+                num_trials=trials.num_trials,
+                seconds_per_step=batch.seconds_per_step,
+            )
+        )
+    return TaskResult(
+        task=task.name, family=task.config.family.family, held_out=held_out, results=tuple(results)
+    )
+
+
+def task_normalizer(config: EvaluationConfig, baselines: Mapping[str, CurveBatch]) -> SpeedupNormalizer:
+    """Returns one task's normaliser: the envelope of its baselines' curves, all trials together.
+
+    Raises:
+      ValueError: If one of them is missing.
+    """
+    names = NORMALIZERS[config.normalizer]
+    if missing := [name for name in names if name not in baselines]:
+        raise ValueError(f"normalising baselines are missing: {missing}, got {sorted(baselines)}")
+    curves = np.concatenate([baselines[name].losses["train"] for name in names])
+    return fit_normalizer(baselines[names[0]].step, curves)
 
 
 def summarize(config: EvaluationConfig, tasks: Sequence[TaskResult]) -> EvaluationSummary:

@@ -16,6 +16,7 @@ from lopt.config import FrozenConfig
 from lopt.estimators import AnyEstimator
 from lopt.registry import lookup
 from runtime_model.rejection import SAFETY_QUANTILE, ProblemSizeThresholds
+from task_generator.held_out import HeldOut
 from task_generator.known_distributions import DISTRIBUTIONS
 
 Mode = Literal["synchronous", "asynchronous"]
@@ -45,6 +46,8 @@ class Phase(FrozenConfig):
     """One line for people: what the phase adds."""
     distribution: str
     """Name of a task distribution."""
+    held_out: HeldOut = HeldOut()
+    """What the distribution offers and this phase never draws, so that it can be evaluated on."""
     problem_size: ProblemSizeThresholds
     """Largest predicted seconds per inner step of a task, and with which probability."""
     min_valid_probability: float = Field(0.5, ge=0, le=1)

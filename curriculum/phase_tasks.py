@@ -43,12 +43,13 @@ def draw_phase_task(
     def sample(rng: np.random.Generator, seconds: float) -> TaskConfig:
         for _ in range(MAX_REDRAWS):
             config = sample_task_config(distribution, rng, seconds=seconds)
-            if phase.min_num_params <= config.approximate_cost()["num_params"] <= phase.max_num_params:
+            fits = phase.min_num_params <= config.approximate_cost()["num_params"] <= phase.max_num_params
+            if fits and phase.held_out.reason(config) is None:
                 return config
         raise ValueError(
             f"none of {MAX_REDRAWS} configurations of {distribution.name!r} has between {phase.min_num_params} "
-            f"and {phase.max_num_params} parameters. Widen `min_num_params` and `max_num_params` of phase "
-            f"{phase.name!r}."
+            f"and {phase.max_num_params} parameters and is not held out. Widen `min_num_params` and "
+            f"`max_num_params` of phase {phase.name!r}, or narrow its `held_out`."
         )
 
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))

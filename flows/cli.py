@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,7 +12,6 @@ from flows.cli_options import (
     Curriculum,
     Debug,
     Distribution,
-    EvaluationSets,
     Home,
     Horizon,
     MemoryLimit,
@@ -23,11 +21,10 @@ from flows.cli_options import (
     Seed,
     Workers,
 )
+from flows.cli_running import given, run_step, settings_from
 from flows.data_commands import data_app
+from flows.evaluation_commands import baselines, curves_app, evaluate
 from flows.tasks_commands import tasks_app
-
-if TYPE_CHECKING:
-    from flows.settings import RuntimeSettings
 
 STEPS, WHOLE, LOOK = "Single steps, in their order", "The whole pipeline", "Look"
 
@@ -44,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, rich_help_panel=LOOK)
 app.add_typer(tasks_app, rich_help_panel=LOOK)
+app.add_typer(curves_app, rich_help_panel=LOOK)
 
 
 @app.command(rich_help_panel=WHOLE)
@@ -61,8 +59,8 @@ def demo(
     Adam and AdamW tuned per task, promotes it if it is better, and writes a report. Kill it at any moment: the
     same command continues.
     """
-    settings = _settings(home, scheduler, workers, memory_limit)
-    _run("flows.pipeline.pipeline", "PipelineParameters", {"seed": seed}, settings, debug)
+    settings = settings_from(home, scheduler, workers, memory_limit)
+    run_step("flows.pipeline.pipeline", "PipelineParameters", {"seed": seed}, settings, debug)
 
 
 @app.command(rich_help_panel=WHOLE)
@@ -93,8 +91,8 @@ def run(
         "horizon": horizon,
         "num_seeds": num_seeds,
     }
-    settings = _settings(home, scheduler, workers, memory_limit)
-    _run("flows.pipeline.pipeline", "PipelineParameters", values, settings, debug)
+    settings = settings_from(home, scheduler, workers, memory_limit)
+    run_step("flows.pipeline.pipeline", "PipelineParameters", values, settings, debug)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -118,7 +116,7 @@ def up(
     from flows.up import run_up
 
     ports = Ports(prefect=prefect_port, mlflow=mlflow_port, dask=dask_port)
-    run_up(_settings(home, None, workers, memory_limit), ports, Console())
+    run_up(settings_from(home, None, workers, memory_limit), ports, Console())
 
 
 @app.command(rich_help_panel=STEPS)
@@ -137,7 +135,7 @@ def sample(
     from flows.show import show_sample
 
     values = {"distribution": distribution, "count": count, "seed": seed}
-    show_sample(_given(values), _settings(home, None, None, None), as_json=as_json)
+    show_sample(given(values), settings_from(home, None, None, None), as_json=as_json)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -181,8 +179,8 @@ def time(
         "max_seconds_per_step": max_seconds_per_step,
         "again": again,
     }
-    settings = _settings(home, scheduler, workers, memory_limit)
-    _run("flows.time_tasks.time_tasks", "TimeParameters", values, settings, debug)
+    settings = settings_from(home, scheduler, workers, memory_limit)
+    run_step("flows.time_tasks.time_tasks", "TimeParameters", values, settings, debug)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -200,8 +198,8 @@ def fit(
     What has not been timed here is predicted from the timings that keirin comes with, as far as they apply.
     """
     values = {"compare": compare or None, "fit_seed": fit_seed}
-    settings = _settings(home, None, None, None)
-    _run("flows.fit_runtime_model.fit_runtime_model", "FitParameters", values, settings, debug, False)
+    settings = settings_from(home, None, None, None)
+    run_step("flows.fit_runtime_model.fit_runtime_model", "FitParameters", values, settings, debug, False)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -239,8 +237,8 @@ def train(
         "learning_rate": learning_rate,
         "mode": mode,
     }
-    settings = _settings(home, scheduler, workers, memory_limit)
-    _run("flows.meta_train_phase.meta_train_phase", "TrainParameters", values, settings, debug)
+    settings = settings_from(home, scheduler, workers, memory_limit)
+    run_step("flows.meta_train_phase.meta_train_phase", "TrainParameters", values, settings, debug)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -274,32 +272,11 @@ def control(
         "max_staleness": max_staleness,
         "command": command,
     }
-    show_control(_given(values), _settings(home, None, None, None))
+    show_control(given(values), settings_from(home, None, None, None))
 
 
-@app.command(rich_help_panel=STEPS)
-def evaluate(
-    optimizer: Annotated[
-        str | None, typer.Argument(help="Alias, models:/NAME/VERSION or a checkpoint's folder \\[candidate].")
-    ] = None,
-    evaluation_sets: EvaluationSets = None,
-    horizon: Horizon = None,
-    num_seeds: NumSeeds = None,
-    home: Home = None,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    memory_limit: MemoryLimit = None,
-    debug: Debug = False,
-) -> None:
-    """Compare a learned optimizer with baselines that are tuned per task, on tasks it was not trained on."""
-    values = {
-        "optimizer": optimizer,
-        "evaluation_sets": evaluation_sets or None,
-        "horizon": horizon,
-        "num_seeds": num_seeds,
-    }
-    settings = _settings(home, scheduler, workers, memory_limit)
-    _run("flows.evaluate.evaluate", "EvaluateParameters", values, settings, debug)
+app.command(rich_help_panel=STEPS)(baselines)
+app.command(rich_help_panel=STEPS)(evaluate)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -312,8 +289,8 @@ def promote(
 ) -> None:
     """Make an evaluated optimizer the champion if it passes the gate; the reasons are stored either way."""
     values = {"optimizer": optimizer}
-    settings = _settings(home, None, None, None)
-    _run("flows.promote.promote", "PromoteParameters", values, settings, debug, False)
+    settings = settings_from(home, None, None, None)
+    run_step("flows.promote.promote", "PromoteParameters", values, settings, debug, False)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -325,7 +302,7 @@ def report(
     """Write the report of what has been run so far: a table here, and a page that needs no network."""
     from flows.show import show_report
 
-    show_report(_settings(home, None, None, None), open_page=open_page)
+    show_report(settings_from(home, None, None, None), open_page=open_page)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -335,7 +312,7 @@ def status(home: Home = None, debug: Debug = False) -> None:
 
     from flows.status import show_status
 
-    show_status(_settings(home, None, None, None), Console())
+    show_status(settings_from(home, None, None, None), Console())
 
 
 def main() -> None:
@@ -349,48 +326,6 @@ def main() -> None:
 
         end_process(code)
     sys.exit(code)
-
-
-def _settings(
-    home: Path | None, scheduler: str | None, workers: int | None, memory_limit: str | None
-) -> RuntimeSettings:
-    from flows.settings import settings_for_this_machine
-
-    return settings_for_this_machine(
-        home=home, scheduler=scheduler, num_workers=workers, memory_limit=memory_limit
-    )
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _run(
-    entrypoint: str,
-    model: str,
-    values: dict[str, Any],
-    settings: RuntimeSettings,
-    debug: bool,
-    needs_workers: bool = True,
-) -> None:
-    from rich.console import Console
-
-    from flows.launch import run_flow
-
-    try:
-        run_flow(
-            entrypoint,
-            lambda parameters: getattr(parameters, model)(**_given(values)),
-            settings,
-            Console(),
-            needs_workers=needs_workers,
-            debug=debug,
-        )
-    except KeyboardInterrupt:  # the command-line library would say "Aborted!"
-        from flows.interrupt import INTERRUPTED
-
-        typer.echo("Stopped. The same command continues where this one was.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 if __name__ == "__main__":

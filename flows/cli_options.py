@@ -48,5 +48,7 @@ Horizon = Annotated[int | None, typer.Option("--horizon", help="Inner steps of t
 NumSeeds = Annotated[int | None, typer.Option("--num-seeds", help="Runs per optimizer and task.")]
 EvaluationSets = Annotated[
     list[str] | None,
-    typer.Option("--evaluation-set", help="Tasks to compare on; may be repeated \\[both demo sets]."),
+    typer.Option(
+        "--set", "--evaluation-set", help="Tasks to compare on; may be repeated \\[both demo sets]."
+    ),
 ]

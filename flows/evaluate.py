@@ -8,6 +8,7 @@ from prefect import flow
 
 from curriculum.evaluation import CANDIDATE, EvaluationConfig, EvaluationSummary
 from flows.artifacts import ArtifactSpec
+from flows.baselines import evaluation_config, evaluation_tasks
 from flows.evaluation_curves import compute_curves, plan_jobs
 from flows.evaluation_report import build_report, build_summary
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
@@ -17,24 +18,24 @@ from flows.record import recall, remember
 from flows.report_data import collect
 from flows.reporting import headline, learning_curves_png, speedup_cdf_png, task_rows
 from flows.session import Session, current_session
-from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
+from task_generator.evaluation_set import EvaluationTask
 
-VERSION = 2
+VERSION = 3
 
 
 def run_evaluation(parameters: EvaluateParameters, session: Session) -> EvaluationSummary:
     """Evaluates an optimizer unless that has been done. Returns the summary."""
     optimizer = resolve_optimizer(parameters.optimizer, session)
-    tasks = _tasks(parameters)
-    config = EvaluationConfig(
-        horizon=parameters.horizon,
-        num_seeds=parameters.num_seeds,
-        normalizer_factor=parameters.normalizer_factor,
-    )
+    tasks, config = evaluation_tasks(parameters), evaluation_config(parameters)
     spec = ArtifactSpec(
         "evaluation",
         VERSION,
-        {"config": config.model_dump(mode="json"), "tasks": [task.config.fingerprint() for task in tasks]},
+        {
+            "config": config.model_dump(mode="json"),
+            "trials": [list(trials) for trials in config.trials],
+            "tasks": [task.config.fingerprint() for task in tasks],
+            "trained_on": _domains(optimizer),
+        },
         (optimizer.fingerprint,),
     )
     done = session.artifacts.read(spec)
@@ -57,8 +58,10 @@ def stored_summary(optimizer: OptimizerReference, session: Session) -> Evaluatio
     return None if found is None else EvaluationSummary.model_validate(found)
 
 
-def _tasks(parameters: EvaluateParameters) -> list[EvaluationTask]:
-    return [task for name in parameters.evaluation_sets for task in get_evaluation_set(name)]
+def _domains(optimizer: OptimizerReference) -> list[dict[str, Any]] | None:
+    if optimizer.trained_on is None:
+        return None
+    return [domain.model_dump(mode="json") for domain in optimizer.trained_on]
 
 
 def _evaluate(
@@ -71,7 +74,7 @@ def _evaluate(
     jobs = plan_jobs(tasks, optimizer, config)
     progress = ProgressArtifact("evaluation-progress", "Sets of learning curves computed.")
     batches = compute_curves(jobs, session, progress)
-    summary = build_summary(tasks, batches, config)
+    summary = build_summary(tasks, batches, config, optimizer.trained_on)
     report = build_report(
         tasks,
         batches,

@@ -6,21 +6,29 @@ optimizer on one task in one program, so a unit is skipped if all of its curves 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from curriculum.baseline_budgets import Trials
 from curriculum.curves import CurveBatch, CurveUnit, baseline_json
-from curriculum.evaluation import CANDIDATE, INITIALISATION, NORMALIZER, EvaluationConfig
+from curriculum.evaluation import CANDIDATE, INITIALISATION, EvaluationConfig
 from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Listener
 from flows.session import Session
 from flows.units import curve_unit
+from lopt.baselines import Setting
 from storage.curves import CurveKey, CurveRow
 from task_generator.evaluation_set import EvaluationTask
 
 LEARNED = "learned"
+TRIALS_PER_UNIT = 250
+"""Of one baseline on one task: minutes of work, which is what an interrupted evaluation may lose."""
+MAX_SETTINGS = 32
+MAX_NUMBERS = 2e7
+"""Parameters of all runs of a program together; optimizers keep a few numbers for each."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +73,46 @@ def plan_jobs(
     return [job for task in tasks for job in (_learned(task, optimizer, config), *_baselines(task, config))]
 
 
+def plan_baselines(tasks: list[EvaluationTask], config: EvaluationConfig) -> list[CurveJob]:
+    """Returns the units of the baselines alone: what every later evaluation finds computed."""
+    return [job for task in tasks for job in _baselines(task, config)]
+
+
 def compute_curves(
     jobs: list[CurveJob], session: Session, on_percent: Listener
 ) -> dict[tuple[str, str], CurveBatch]:
-    """Returns the curves of every job by (task name, job name); computes those that are not stored."""
-    batches = {
-        (job.task.name, job.name): stored for job in jobs if (stored := _read(job, session)) is not None
-    }
-    missing = [job for job in jobs if (job.task.name, job.name) not in batches]
-    if batches:
-        session.reporter.line(f"{len(batches)} of {len(jobs)} sets of curves were computed before")
-    with session.reporter.task("evaluating", len(jobs), done=len(batches)) as progress:
+    """Returns the curves by (task name, optimizer's name); computes those that are not stored."""
+    parts = {number: stored for number, job in enumerate(jobs) if (stored := _read(job, session)) is not None}
+    missing = [number for number in range(len(jobs)) if number not in parts]
+    if parts:
+        session.reporter.line(f"{len(parts)} of {len(jobs)} sets of curves were computed before")
+    with session.reporter.task("evaluating", len(jobs), done=len(parts)) as progress:
         progress.listen(on_percent)
-        payloads = [(job.unit, job.settings) for job in missing]
+        payloads = [(jobs[number].unit, jobs[number].settings) for number in missing]
         for index, batch in session.pool.imap_unordered(curve_unit, payloads):
-            job = missing[index]
+            job = jobs[missing[index]]
             _write(job, batch, session)
-            batches[job.task.name, job.name] = batch
+            parts[missing[index]] = batch
             progress.advance(note=f"{job.task.name}, {job.name}")
-    return batches
+    return _joined(jobs, parts)
+
+
+def _joined(jobs: list[CurveJob], parts: Mapping[int, CurveBatch]) -> dict[tuple[str, str], CurveBatch]:
+    """Puts the slices of a baseline's trials together, in the order of the jobs."""
+    groups: dict[tuple[str, str], list[CurveBatch]] = {}
+    for number, job in enumerate(jobs):
+        groups.setdefault((job.task.name, job.name), []).append(parts[number])
+    return {name: _concatenate(batches) for name, batches in groups.items()}
+
+
+def _concatenate(batches: list[CurveBatch]) -> CurveBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return CurveBatch(
+        step=batches[0].step,
+        losses={split: np.concatenate([b.losses[split] for b in batches]) for split in batches[0].losses},
+        seconds_per_step=float(np.mean([batch.seconds_per_step for batch in batches])),
+    )
 
 
 def _learned(task: EvaluationTask, optimizer: OptimizerReference, config: EvaluationConfig) -> CurveJob:
@@ -98,21 +127,30 @@ def _learned(task: EvaluationTask, optimizer: OptimizerReference, config: Evalua
 
 
 def _baselines(task: EvaluationTask, config: EvaluationConfig) -> list[CurveJob]:
-    jobs = []
-    for name in config.baselines:
-        # Only the normaliser runs on past the horizon: it has to show how long it needs to catch up.
-        factor = config.normalizer_factor if name == NORMALIZER else 1
-        rates = config.learning_rates
-        jobs.append(
-            CurveJob(
-                task=task,
-                name=name,
-                unit=_unit(task, baseline_json(name), config, factor * config.points_per_horizon),
-                settings=rates,
-                identities=tuple((name, {"learning_rate": rate}) for rate in rates),
-            )
-        )
-    return jobs
+    return [
+        _slice(task, config, trials, first)
+        for trials in config.trials
+        for first in range(0, trials.num_trials, TRIALS_PER_UNIT)
+    ]
+
+
+def _slice(task: EvaluationTask, config: EvaluationConfig, trials: Trials, first: int) -> CurveJob:
+    settings = trials.settings()[first : first + TRIALS_PER_UNIT]
+    name = trials.baseline
+    return CurveJob(
+        task=task,
+        name=name,
+        unit=_unit(task, baseline_json(name), config, config.num_intervals(name)),
+        settings=settings,
+        identities=tuple((name, hyperparameters(setting)) for setting in settings),
+    )
+
+
+def hyperparameters(setting: Setting) -> dict[str, Any]:
+    """Returns a trial's settings as JSON: what a stored curve is found by."""
+    if isinstance(setting, float):
+        return {"learning_rate": setting}
+    return {name: float(value) for name, value in setting._asdict().items()}
 
 
 def _unit(task: EvaluationTask, optimizer: str, config: EvaluationConfig, num_intervals: int) -> CurveUnit:
@@ -123,7 +161,14 @@ def _unit(task: EvaluationTask, optimizer: str, config: EvaluationConfig, num_in
         horizon=config.horizon,
         num_points=num_intervals + 1,
         eval_every=config.eval_every,
+        settings_at_once=_settings_at_once(task, config.num_seeds),
     )
+
+
+def _settings_at_once(task: EvaluationTask, num_seeds: int) -> int:
+    """Returns how many settings one program trains together: as many as `MAX_NUMBERS` holds the parameters of."""
+    num_params = max(task.config.approximate_cost()["num_params"], 1.0)
+    return int(np.clip(MAX_NUMBERS / (num_params * num_seeds), 1, MAX_SETTINGS))
 
 
 def _read(job: CurveJob, session: Session) -> CurveBatch | None:

@@ -2,76 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from curriculum.curves import CurveBatch
 from curriculum.evaluation import (
     CANDIDATE,
     INITIALISATION,
-    NORMALIZER,
     EvaluationConfig,
     EvaluationSummary,
+    OptimizerResult,
     TaskResult,
     summarize,
     summarize_task,
 )
-from curriculum.phases import PHASES
+from curriculum.training_domain import TrainingDomain, is_held_out
 from flows.evaluation_curves import LEARNED
+from flows.evaluation_tables import build_tables
 from flows.reporting import (
     EvaluationReport,
     OptimizerCurve,
     OptimizerInfo,
     SpeedupReport,
     TaskReport,
-    TunedRate,
+    TunedSetting,
 )
 from lopt.baselines import BASELINES
 from task_generator.evaluation_set import EvaluationTask
-from task_generator.known_distributions import get_distribution
 
 Batches = dict[tuple[str, str], CurveBatch]
 SPLIT = "train"
 _LEARNED_NAMES = (CANDIDATE, INITIALISATION)
-
-
-def is_held_out(task: EvaluationTask) -> bool:
-    """Whether no task distribution that phases use could have drawn the task."""
-    used = {phase.distribution for phase in PHASES.values()}
-    return not any(get_distribution(name).could_sample(task.config) for name in used)
+_NORMALIZER_LABELS = {"adam": BASELINES["adam"].label, "extended": "the best of four tuned optimizers"}
+_DRAWN = ("adam", "adamw_cosine", "nadamw", "opt_list", "schedule_free_adamw", "muon", "prodigy")
+"""Whose curves are drawn, the first four of those evaluated: more lines than that nobody can tell apart. The tables
+have all."""
+_MAX_DRAWN = 4
 
 
 def build_summary(
-    tasks: list[EvaluationTask], batches: Batches, config: EvaluationConfig
+    tasks: Sequence[EvaluationTask],
+    batches: Batches,
+    config: EvaluationConfig,
+    trained_on: tuple[TrainingDomain, ...] | None,
 ) -> EvaluationSummary:
-    """Returns final losses and speed-ups of every optimizer on every task."""
+    """Returns final losses and speed-ups of every optimizer on every task.
+
+    Args:
+      tasks: Which.
+      batches: The curves by (task name, optimizer).
+      config: How they were made.
+      trained_on: What the candidate's phases may have drawn: decides which tasks are held out.
+    """
     results = []
     for task in tasks:
         learned = batches[task.name, LEARNED].losses[SPLIT]
         results.append(
             summarize_task(
                 config,
-                task.name,
-                held_out=is_held_out(task),
+                task,
+                held_out=is_held_out(task.config, trained_on),
                 learned={name: learned[row] for row, name in enumerate(_LEARNED_NAMES)},
-                baselines={name: batches[task.name, name] for name in config.baselines},
+                baselines={trials.baseline: batches[task.name, trials.baseline] for trials in config.trials},
             )
         )
     return summarize(config, results)
 
 
 def build_report(
-    tasks: list[EvaluationTask], batches: Batches, summary: EvaluationSummary, *, set_name: str, label: str
+    tasks: Sequence[EvaluationTask],
+    batches: Batches,
+    summary: EvaluationSummary,
+    *,
+    set_name: str,
+    label: str,
 ) -> EvaluationReport:
     """Returns what a report shows of the evaluation.
 
     Args:
       tasks: In the order of `summary.tasks`.
-      batches: The curves by (task name, job name).
+      batches: The curves by (task name, optimizer).
       summary: Of the same curves.
       set_name: What the tasks are called together.
       label: What the learned optimizer is called.
     """
     config = summary.config
+    drawn = _drawn(config)
+    baselines = [OptimizerInfo(name=n, label=BASELINES[n].label, role="baseline") for n in drawn]
+    if config.normalizer not in drawn:
+        normalizer = _NORMALIZER_LABELS[config.normalizer]
+        baselines.insert(0, OptimizerInfo(name=config.normalizer, label=normalizer, role="baseline"))
     return EvaluationReport(
         set_name=set_name,
         horizon=config.horizon,
@@ -80,16 +101,39 @@ def build_report(
         optimizers=(
             OptimizerInfo(name=CANDIDATE, label=label, role="candidate"),
             OptimizerInfo(name=INITIALISATION, label=f"{label} before training", role="initialisation"),
-            *(
-                OptimizerInfo(name=name, label=BASELINES[name].label, role="baseline")
-                for name in config.baselines
-            ),
+            *baselines,
         ),
         tasks=tuple(
             _task_report(task, result, batches, config)
             for task, result in zip(tasks, summary.tasks, strict=True)
         ),
+        tables=build_tables(summary, tasks, batches, label),
+        remarks=_remarks(summary),
     )
+
+
+def _drawn(config: EvaluationConfig) -> list[str]:
+    evaluated = [trials.baseline for trials in config.trials]
+    first = [name for name in _DRAWN if name in evaluated]
+    return (first + [name for name in evaluated if name not in first])[:_MAX_DRAWN]
+
+
+def _remarks(summary: EvaluationSummary) -> tuple[str, ...]:
+    """Returns what has to be known before a number is believed."""
+    trained = [task.task for task in summary.tasks if task.held_out is False]
+    unknown = [task.task for task in summary.tasks if task.held_out is None]
+    remarks = []
+    if trained:
+        remarks.append(
+            f"{len(trained)} of {len(summary.tasks)} tasks could have been sampled in training, and say nothing "
+            f"about others: {', '.join(trained)}."
+        )
+    if unknown:
+        remarks.append(
+            f"Of {len(unknown)} of {len(summary.tasks)} tasks it is not known whether they could have been sampled "
+            "in training: the weights do not say what they were trained on, or a distribution has changed since."
+        )
+    return tuple(remarks)
 
 
 def _task_report(
@@ -97,31 +141,38 @@ def _task_report(
 ) -> TaskReport:
     learned = batches[task.name, LEARNED]
     curves = [_curve(name, learned, row, config) for row, name in enumerate(_LEARNED_NAMES)]
-    for name in config.baselines:
-        rate = result.result(name).learning_rate
-        assert rate is not None  # baselines have one
-        rates = config.learning_rates
-        tuned = TunedRate(learning_rate=rate, num_tried=len(rates), lowest=min(rates), highest=max(rates))
-        curves.append(_curve(name, batches[task.name, name], rates.index(rate), config, tuned))
+    drawn = _drawn(config)
+    for name in drawn:
+        chosen = result.result(name)
+        curves.append(_curve(name, batches[task.name, name], chosen.trial, config, _tuned(chosen)))
     speedups = [
-        SpeedupReport(optimizer=entry.optimizer, baseline=NORMALIZER, per_seed=entry.speedups)
+        SpeedupReport(optimizer=entry.optimizer, baseline=config.normalizer, per_seed=entry.speedups)
         for entry in result.results
-        if entry.optimizer != NORMALIZER
+        if entry.optimizer in (*_LEARNED_NAMES, *drawn) and entry.optimizer != config.normalizer
     ]
     return TaskReport(
         name=task.name,
         label=task.config.label,
         held_out=result.held_out,
+        family=result.family,
         curves=tuple(curves),
         speedups=tuple(speedups),
     )
 
 
+def _tuned(chosen: OptimizerResult) -> TunedSetting | None:
+    if not chosen.setting:
+        return None
+    is_grid = BASELINES[chosen.optimizer].search_space.kind == "grid"
+    at_edge = is_grid and chosen.trial in (0, chosen.num_trials - 1)
+    return TunedSetting(setting=chosen.setting, num_tried=chosen.num_trials, is_at_edge=at_edge)
+
+
 def _curve(
-    name: str, batch: CurveBatch, row: int, config: EvaluationConfig, tuned: TunedRate | None = None
+    name: str, batch: CurveBatch, row: int, config: EvaluationConfig, tuned: TunedSetting | None = None
 ) -> OptimizerCurve:
     """Returns one optimizer's curve up to the horizon."""
-    point = config.horizon // config.eval_every
+    point = config.last_point
     losses = np.asarray(batch.losses[SPLIT][row, :, : point + 1], np.float64)
     final = np.where(np.isfinite(losses[:, -1]), losses[:, -1], np.nan)
     return OptimizerCurve(

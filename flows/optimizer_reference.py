@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from pydantic import ValidationError
 
+from curriculum.training_domain import TrainingDomain
 from curriculum.worker import build_optimizer, key_from_seed
 from flows.artifacts import fingerprint_of
 from flows.session import Session
@@ -18,6 +21,8 @@ from storage.pytrees import restore
 from storage.registry_reading import resolve_version
 from storage.resolver import ARCHITECTURE, THETA, resolve_checkpoint
 
+TRAINED_ON = "trained_on"
+"""Where a checkpoint's metadata say what its phases may have drawn."""
 THETA_STREAM = 2
 """Stream of the initialisation's randomness; 0 and 1 are the learner's (`curriculum.meta_train`)."""
 
@@ -33,6 +38,7 @@ class OptimizerReference:
       theta: The weights.
       initial_theta: The weights that its training started from.
       fingerprint: Of architecture and weights, to the last bit.
+      trained_on: What the phases of its training may draw; None if the checkpoint doesn't say.
     """
 
     ref: str
@@ -41,6 +47,7 @@ class OptimizerReference:
     theta: Theta
     initial_theta: Theta
     fingerprint: str
+    trained_on: tuple[TrainingDomain, ...] | None = None
 
     def config(self) -> dict[str, Any]:
         """Returns the architecture's configuration."""
@@ -73,7 +80,16 @@ def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
         theta=theta,
         initial_theta=jax.tree.map(np.asarray, initial),
         fingerprint=optimizer_fingerprint(architecture, theta),
+        trained_on=read_trained_on(checkpoint.metadata),
     )
+
+
+def read_trained_on(metadata: Mapping[str, Any]) -> tuple[TrainingDomain, ...] | None:
+    """Returns the domains that a checkpoint's metadata record; None if there are none that can be read."""
+    try:
+        return tuple(TrainingDomain.model_validate(domain) for domain in metadata[TRAINED_ON])
+    except (KeyError, TypeError, ValidationError):
+        return None
 
 
 def initial_theta(architecture: str, seed: int) -> Theta:

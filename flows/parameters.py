@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from curriculum.baseline_budgets import BUDGETS
 from curriculum.control import Command
+from curriculum.evaluation import NormalizerName
 from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
 from lopt.architectures import ARCHITECTURES
+from lopt.baselines import BASELINES
 from lopt.registry import UnknownNameError, lookup
 from runtime_model.update_program import NO_UPDATE, UPDATES
 from task_generator.evaluation_set import EVALUATION_SETS
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     CurriculumName: TypeAlias = str
     ArchitectureName: TypeAlias = str
     EvaluationSetName: TypeAlias = str
+    BudgetName: TypeAlias = str
     FamilyName: TypeAlias = str
     UpdateName: TypeAlias = str
 else:
@@ -55,6 +59,7 @@ else:
     CurriculumName = _choice("Curriculum", CURRICULA, "curriculum")
     ArchitectureName = _choice("Architecture", ARCHITECTURES, "architecture")
     EvaluationSetName = _choice("EvaluationSet", EVALUATION_SETS, "evaluation set")
+    BudgetName = _choice("Budget", {**BUDGETS, **BASELINES}, "budget or baseline")
     FamilyName = _choice("Family", {ALL_FAMILIES: None, **FAMILIES}, "task family")
     UpdateName = _choice("Update", {NO_UPDATE: None, **UPDATES}, "optimizer to time")
 
@@ -169,14 +174,9 @@ class ControlParameters(Parameters):
     command: Command = Field("run", description="run: go on. pause: wait. stop: end after a checkpoint.")
 
 
-class EvaluateParameters(Parameters):
-    """Which learned optimizer to compare with tuned baselines, and on what."""
+class BaselinesParameters(Parameters):
+    """What to compare with, and on what."""
 
-    optimizer: str = Field(
-        "candidate",
-        min_length=1,
-        description="Alias (candidate, champion), models:/NAME/VERSION, or a checkpoint's folder.",
-    )
     evaluation_sets: tuple[EvaluationSetName, ...] = Field(
         ("heldout_demo", "indistribution_demo"),
         min_length=1,
@@ -184,11 +184,30 @@ class EvaluateParameters(Parameters):
     )
     horizon: int = Field(200, ge=10, le=1_000_000, description="Inner steps that every optimizer is given.")
     num_seeds: int = Field(3, ge=1, le=100, description="Independent runs of each optimizer on each task.")
+    baselines: tuple[BudgetName, ...] = Field(
+        ("quick",),
+        description="Budgets (lr15: fifteen optimizers with fifteen learning rates each, tuned per task) or "
+        "single baselines to compare with.",
+    )
+    normalizer: NormalizerName = Field(
+        "adam",
+        description="Whose time counts: tuned Adam's, or (extended) the best of four tuned optimizers'.",
+    )
     normalizer_factor: int = Field(
         5,
         ge=1,
         le=100,
-        description="Adam runs this many times longer: the largest speed-up that can be seen.",
+        description="The normaliser runs this many times longer: the largest speed-up that can be seen.",
+    )
+
+
+class EvaluateParameters(BaselinesParameters):
+    """Which learned optimizer to compare with tuned baselines, and on what."""
+
+    optimizer: str = Field(
+        "candidate",
+        min_length=1,
+        description="Alias (candidate, champion), models:/NAME/VERSION, or a checkpoint's folder.",
     )
 
 

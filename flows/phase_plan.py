@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,9 +19,10 @@ import numpy as np
 from curriculum.phase import Phase
 from curriculum.phase_tasks import draw_phase_task, sample_phase_tasks
 from curriculum.phases import CURRICULA
+from curriculum.training_domain import TrainingDomain, domain_of
 from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
-from flows.optimizer_reference import initial_theta, optimizer_fingerprint
+from flows.optimizer_reference import initial_theta, optimizer_fingerprint, read_trained_on
 from flows.parameters import NEXT_PHASE, TrainParameters
 from flows.runtime_models import load_runtime_model
 from flows.session import Session
@@ -49,6 +50,7 @@ class PhasePlan:
       seed: Of everything drawn in the phase.
       theta: Where theta starts.
       started_from: What that is, for people.
+      trained_on: What this phase and those before it may draw; None if that of the start is not known.
       tasks: The static configurations.
       spec: The identity.
       task_seconds: Predicted seconds per inner step of each task; decides the order of work, and no result.
@@ -60,6 +62,7 @@ class PhasePlan:
     seed: int
     theta: Theta
     started_from: str
+    trained_on: tuple[TrainingDomain, ...] | None
     tasks: tuple[TaskConfig, ...]
     spec: ArtifactSpec
     task_seconds: tuple[float, ...] | None = None
@@ -97,7 +100,7 @@ def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
 
 def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhasePlan:
     optimizer = ARCHITECTURES[parameters.architecture].model_validate({})
-    theta, started_from, start_digest = _start(phase, optimizer, parameters.seed, session.registry)
+    start = _start(phase, optimizer, parameters.seed, session.registry)
     model_fingerprint, model = load_runtime_model(session)
     spec = ArtifactSpec(
         "phase",
@@ -107,13 +110,22 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
             "optimizer": optimizer.model_dump(mode="json"),
             "seed": parameters.seed,
         },
-        (model_fingerprint, start_digest),
+        (model_fingerprint, optimizer_fingerprint(optimizer.canonical_json(), start.theta)),
     )
     tasks = _tasks(phase, parameters.seed, spec, model, session)
     seconds = tuple(model.predict(tasks).seconds.tolist())
     sample_task = partial(draw_phase_task, phase, model.predict, _tasks_seed(phase, parameters.seed))
     return PhasePlan(
-        phase, optimizer, parameters.seed, theta, started_from, tasks, spec, seconds, sample_task
+        phase=phase,
+        optimizer=optimizer,
+        seed=parameters.seed,
+        theta=start.theta,
+        started_from=start.name,
+        trained_on=None if start.trained_on is None else (*start.trained_on, domain_of(phase)),
+        tasks=tasks,
+        spec=spec,
+        task_seconds=seconds,
+        sample_task=sample_task,
     )
 
 
@@ -132,14 +144,18 @@ def _with_overrides(phase: Phase, parameters: TrainParameters) -> Phase:
     return derive(phase, theta_optimizer=theta_optimizer.model_dump(), **changes)
 
 
-def _start(
-    phase: Phase, optimizer: FrozenConfig, seed: int, registry: ModelRegistry
-) -> tuple[Theta, str, str]:
-    """Returns theta, what it is, and a digest of it."""
-    architecture = optimizer.canonical_json()
-    initial = initial_theta(architecture, seed)
+class _Start(NamedTuple):
+    """Where a phase starts: theta, what that is for people, and what it has been trained on."""
+
+    theta: Theta
+    name: str
+    trained_on: tuple[TrainingDomain, ...] | None
+
+
+def _start(phase: Phase, optimizer: FrozenConfig, seed: int, registry: ModelRegistry) -> _Start:
+    initial = initial_theta(optimizer.canonical_json(), seed)
     if phase.start_from is None:
-        return initial, "the initialisation", optimizer_fingerprint(architecture, initial)
+        return _Start(initial, "the initialisation", ())
     try:
         folder = registry.resolve(f"models:/{DEFAULT_MODEL}@{phase.start_from}")
     except AliasNotFoundError as error:
@@ -156,7 +172,7 @@ def _start(
         ) from error
     version = registry.aliases(DEFAULT_MODEL)[phase.start_from]
     theta = jax.tree.map(np.asarray, checkpoint.trees["theta"])
-    return theta, f"{phase.start_from} (version {version})", optimizer_fingerprint(architecture, theta)
+    return _Start(theta, f"{phase.start_from} (version {version})", read_trained_on(checkpoint.metadata))
 
 
 def _tasks(

@@ -28,6 +28,7 @@ from curriculum.meta_train import meta_train
 from curriculum.worker import init_states
 from flows.control_records import ControlFile
 from flows.errors import PhaseStoppedError
+from flows.optimizer_reference import TRAINED_ON
 from flows.phase_history import PhaseHistory
 from flows.phase_plan import PhasePlan
 from flows.session import Session
@@ -204,10 +205,16 @@ def _store(plan: PhasePlan, progress: PhaseProgress, session: Session) -> None:
         "phase": plan.phase.name,
         "seed": plan.seed,
         "started_from": plan.started_from,
+        TRAINED_ON: _domains(plan),
         "seconds": round(progress.seconds, 3),
         "run_id": progress.run_id,
     }
     progress.stored = session.checkpoints.save(plan.run_name, outer_step, trees, metadata)
+
+
+def _domains(plan: PhasePlan) -> list[dict[str, Any]] | None:
+    """Returns what the weights may have been trained on, as JSON."""
+    return None if plan.trained_on is None else [domain.model_dump(mode="json") for domain in plan.trained_on]
 
 
 def _tracked_run(plan: PhasePlan, progress: PhaseProgress, session: Session) -> Run:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from flows.reporting.data import (
     AcceptedTasks,
+    ComparisonTable,
     EvaluationReport,
     FamilyErrors,
+    HorizonRow,
     Location,
     MachineReport,
     OptimizerCurve,
@@ -22,7 +24,7 @@ from flows.reporting.data import (
     StageReport,
     TaskReport,
     TimingPoint,
-    TunedRate,
+    TunedSetting,
     ValidationPoint,
 )
 from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_png
@@ -34,8 +36,10 @@ from flows.reporting.views import headline, task_rows
 
 __all__ = [
     "AcceptedTasks",
+    "ComparisonTable",
     "EvaluationReport",
     "FamilyErrors",
+    "HorizonRow",
     "Location",
     "MachineReport",
     "OptimizerCurve",
@@ -49,7 +53,7 @@ __all__ = [
     "StageReport",
     "TaskReport",
     "TimingPoint",
-    "TunedRate",
+    "TunedSetting",
     "ValidationPoint",
     "accepted_tasks_png",
     "headline",

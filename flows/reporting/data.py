@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from curriculum.comparison import Row
 from lopt.config import FrozenConfig
 
 Role = Literal["candidate", "initialisation", "baseline"]
@@ -153,18 +154,13 @@ class OptimizerInfo(ReportModel):
     role: Role
 
 
-class TunedRate(ReportModel):
-    """The learning rate that won for one task, and what it won against."""
+class TunedSetting(ReportModel):
+    """The trial that won for one task, and how many it won against."""
 
-    learning_rate: float = Field(gt=0)
+    setting: str
     num_tried: int = Field(gt=0)
-    lowest: float = Field(gt=0)
-    highest: float = Field(gt=0)
-
-    @property
-    def is_at_edge(self) -> bool:
-        """Whether the best rate is the smallest or largest tried, so that a better one may lie outside."""
-        return self.num_tried > 1 and not self.lowest * 1.01 < self.learning_rate < self.highest * 0.99
+    is_at_edge: bool = False
+    """Whether it is the smallest or largest of a grid, so that a better one may lie outside."""
 
 
 class OptimizerCurve(ReportModel):
@@ -179,7 +175,7 @@ class OptimizerCurve(ReportModel):
         description="At the horizon, one per seed; NaN where it diverged."
     )
     seconds_per_step: float | None = None
-    tuned: TunedRate | None = None
+    tuned: TunedSetting | None = None
 
     @model_validator(mode="after")
     def _columns_match(self) -> OptimizerCurve:
@@ -204,7 +200,9 @@ class TaskReport(ReportModel):
 
     name: str
     label: str
-    held_out: bool
+    held_out: bool | None
+    """Whether no phase of the candidate's training could have drawn it; None: not known."""
+    family: str = ""
     why: str = ""
     """Why no phase could sample it: "5 layers; the mixture has at most 4"."""
     curves: tuple[OptimizerCurve, ...]
@@ -220,6 +218,21 @@ class TaskReport(ReportModel):
         return next((s for s, names in pairs if names == (optimizer, baseline)), None)
 
 
+class ComparisonTable(ReportModel):
+    """One table of optimizers, each number over the same tasks and seeds."""
+
+    title: str
+    note: str
+    rows: tuple[Row, ...]
+
+
+class HorizonRow(ReportModel):
+    """The candidate's row at one horizon."""
+
+    horizon: int
+    row: Row
+
+
 class EvaluationReport(ReportModel):
     """The evaluation of one candidate against tuned baselines."""
 
@@ -232,6 +245,11 @@ class EvaluationReport(ReportModel):
     optimizers: tuple[OptimizerInfo, ...]
     tasks: tuple[TaskReport, ...]
     loss_label: str = "training loss"
+    tables: tuple[ComparisonTable, ...] = ()
+    horizons: tuple[HorizonRow, ...] = ()
+    """The candidate on the same tasks at every horizon that was evaluated."""
+    remarks: tuple[str, ...] = ()
+    """What a reader has to know before believing a number; shown in red."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> EvaluationReport:

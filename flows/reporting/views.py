@@ -13,7 +13,7 @@ from flows.reporting.data import (
     PhaseReport,
     ReportData,
     TaskReport,
-    TunedRate,
+    TunedSetting,
 )
 from flows.reporting.evaluation_plots import compared_baselines
 from flows.reporting.formatting import (
@@ -21,7 +21,6 @@ from flows.reporting.formatting import (
     count_text,
     loss_text,
     plural,
-    rate_text,
     seconds_text,
     times_text,
 )
@@ -130,7 +129,11 @@ def task_groups(data: ReportData) -> tuple[TaskGroup, ...]:
     if evaluation is None:
         return ()
     groups = []
-    for held_out, title in ((True, "Held-out tasks"), (False, "Tasks of its own distribution")):
+    for held_out, title in (
+        (True, "Held-out tasks"),
+        (None, "Tasks not known to be held out"),
+        (False, "Tasks of its own distribution"),
+    ):
         tasks = [task for task in evaluation.tasks if task.held_out is held_out]
         if tasks:
             rows = [_task_row(evaluation, task) for task in _best_first(evaluation, tasks)]
@@ -295,8 +298,8 @@ def _optimizer_cell(
     return OptimizerCell(info.label, loss, spread, diverged, cost, _tuned_text(curve.tuned))
 
 
-def _tuned_text(tuned: TunedRate | None) -> str:
+def _tuned_text(tuned: TunedSetting | None) -> str:
     if tuned is None:
         return ""
     edge = ", at the edge of the grid" if tuned.is_at_edge else ""
-    return f"{rate_text(tuned.learning_rate)}, best of {tuned.num_tried}{edge}"
+    return f"{tuned.setting}, best of {tuned.num_tried}{edge}"

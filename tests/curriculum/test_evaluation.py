@@ -10,15 +10,19 @@ import pytest
 
 from curriculum.curves import CurveBatch, CurveUnit, baseline_json, run_curve_unit
 from curriculum.evaluation import (
+    NORMALIZERS,
     EvaluationConfig,
     EvaluationSummary,
     OptimizerResult,
     TaskResult,
     summarize_task,
+    task_normalizer,
 )
 from curriculum.promotion import GateConfig, decide
 from curriculum.speedup import fit_normalizer, tuned_index
 from lopt.architectures.pacer import PacerConfig
+from lopt.config import derive
+from task_generator.evaluation_task import EvaluationTask
 from task_generator.task_config import TaskConfig
 
 
@@ -121,24 +125,69 @@ def test_summary_survives_json_with_a_diverged_seed() -> None:
     assert after.geometric_mean_speedup("candidate") == pytest.approx(2.0)
 
 
+def evaluation_task() -> EvaluationTask:
+    return EvaluationTask(
+        name="t",
+        config=TaskConfig.model_validate(
+            {
+                "family": {
+                    "family": "mlp",
+                    "hidden_size": 8,
+                    "num_layers": 1,
+                    "image_size": 8,
+                    "batch_size": 8,
+                    "dataset": "digits",
+                }
+            }
+        ),
+    )
+
+
+def curves(*settings: list[float]) -> CurveBatch:
+    """One seed, points at 0, 5, 10, 15 and 20."""
+    return CurveBatch(np.asarray([0, 5, 10, 15, 20]), {"train": np.asarray(settings)[:, None]}, 1e-3)
+
+
 def test_summarize_task_tunes_and_normalises() -> None:
+    """The third of fifteen rates is best: envelope 4, 2, 1, 0.9, 0.8; a loss of 0.9 takes 15 steps, not 10."""
     config = EvaluationConfig(
-        horizon=10, points_per_horizon=2, normalizer_factor=2, num_seeds=1, learning_rates=(0.1, 1.0)
+        horizon=10, points_per_horizon=2, normalizer_factor=2, num_seeds=1, baselines=("adam",)
     )
-    adam = CurveBatch(
-        np.asarray([0, 5, 10, 15, 20]),
-        {"train": np.asarray([[[4.0, 3.5, 3.0, 2.5, 2.0]], [[4.0, 2.0, 1.0, 0.9, 0.8]]])},
-        1e-3,
-    )
+    slow, best = [4.0, 3.5, 3.0, 2.5, 2.0], [4.0, 2.0, 1.0, 0.9, 0.8]
     result = summarize_task(
         config,
-        "t",
+        evaluation_task(),
         held_out=True,
         learned={"candidate": np.asarray([[4.0, 1.0, 0.9]])},
-        baselines={"adam": adam},
+        baselines={"adam": curves(slow, slow, best, *[slow] * 12)},
     )
-    assert result.result("adam").learning_rate == 1.0
+    assert result.family == "mlp"
+    assert (result.result("adam").setting, result.result("adam").trial) == ("learning rate 1e-06", 2)
+    assert result.result("adam").num_trials == 15
     assert result.result("adam").speedups == pytest.approx((1.0,))
     assert result.result("candidate").speedups == pytest.approx((1.5,))
-    with pytest.raises(ValueError, match="'adam' is missing"):
-        summarize_task(config, "t", held_out=True, learned={}, baselines={})
+    with pytest.raises(ValueError, match=r"missing: \['adam'\]"):
+        summarize_task(config, evaluation_task(), held_out=True, learned={}, baselines={})
+
+
+def test_the_extended_normaliser_is_the_best_of_four() -> None:
+    """Adam ends at 1, another of the four at 0.5 after 10 steps: what ends at 0.5 is as fast, not twice."""
+    config = EvaluationConfig(
+        horizon=10, points_per_horizon=2, normalizer_factor=2, num_seeds=1, normalizer="extended"
+    )
+    adam, other = [4.0, 2.0, 1.0, 0.9, 0.5], [4.0, 2.0, 0.5, 0.4, 0.3]
+    batches = {name: curves(adam) for name in NORMALIZERS["extended"]}
+    loss = np.asarray([0.5])
+    assert task_normalizer(config, batches).speedup(loss, 10) == pytest.approx([2.0])
+    batches["radam"] = curves(other)
+    assert task_normalizer(config, batches).speedup(loss, 10) == pytest.approx([1.0])
+
+
+def test_what_is_not_known_to_be_held_out_counts_as_trained_on() -> None:
+    known = summary(2.0, 1.0)
+    unknown = EvaluationSummary(
+        config=known.config, tasks=tuple(derive(task, held_out=None) for task in known.tasks)
+    )
+    assert known.scores("candidate", held_out=True).shape == (1, 2)
+    assert unknown.scores("candidate", held_out=True).shape[0] == 0
+    assert unknown.scores("candidate", held_out=False).shape == (2, 2)

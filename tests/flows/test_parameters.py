@@ -60,6 +60,7 @@ def test_every_deployment_exists_and_takes_one_of_the_models() -> None:
         "fit",
         "train",
         "control",
+        "baselines",
         "evaluate",
         "promote",
         "report",

@@ -34,7 +34,7 @@ from flows.reporting import (
     StageReport,
     TaskReport,
     TimingPoint,
-    TunedRate,
+    TunedSetting,
     ValidationPoint,
 )
 from flows.reporting.formatting import loss_text, percent_text, seconds_text, times_text
@@ -107,7 +107,7 @@ def learning_curve(optimizer: str, rng: np.random.Generator, *, speed: float, le
     tuned = None
     if optimizer.startswith("adam"):
         rate = float(rng.choice([10**-3.0, 10**-2.5, 10**-2.0, 10.0]))
-        tuned = TunedRate(learning_rate=rate, num_tried=15, lowest=1e-6, highest=10.0)
+        tuned = TunedSetting(setting=f"learning rate {rate:.2g}", num_tried=15, is_at_edge=rate == 10.0)
     return OptimizerCurve(
         optimizer=optimizer,
         steps=tuple(int(s) for s in steps),

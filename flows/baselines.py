@@ -1,0 +1,66 @@
+"""Filling the curve store: the baselines' curves, which every later evaluation on the same tasks finds computed."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from curriculum.evaluation import EvaluationConfig
+from flows.evaluation_curves import compute_curves, plan_baselines
+from flows.parameters import BaselinesParameters
+from flows.prefect_artifacts import ProgressArtifact, publish_table
+from flows.session import Session, current_session
+from lopt.baselines import BASELINES
+from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
+
+
+def evaluation_tasks(parameters: BaselinesParameters) -> list[EvaluationTask]:
+    """Returns the tasks to compare on, set after set."""
+    return [task for name in parameters.evaluation_sets for task in get_evaluation_set(name)]
+
+
+def evaluation_config(parameters: BaselinesParameters) -> EvaluationConfig:
+    """Returns how to compare."""
+    return EvaluationConfig(
+        horizon=parameters.horizon,
+        num_seeds=parameters.num_seeds,
+        normalizer=parameters.normalizer,
+        normalizer_factor=parameters.normalizer_factor,
+        baselines=tuple(str(name) for name in parameters.baselines),
+    )
+
+
+def run_baselines(parameters: BaselinesParameters, session: Session) -> list[dict[str, object]]:
+    """Computes what is not stored. Returns a row per baseline: how many curves, and how fast they were."""
+    tasks, config = evaluation_tasks(parameters), evaluation_config(parameters)
+    progress = ProgressArtifact("baselines-progress", "Sets of learning curves computed.")
+    batches = compute_curves(plan_baselines(tasks, config), session, progress)
+    rows = []
+    for trials in config.trials:
+        costs = [batches[task.name, trials.baseline].seconds_per_step for task in tasks]
+        rows.append(
+            {
+                "baseline": BASELINES[trials.baseline].label,
+                "tasks": len(tasks),
+                "trials": trials.num_trials,
+                "seeds": config.num_seeds,
+                "microseconds per step": round(1e6 * sum(costs) / len(costs), 1),
+            }
+        )
+    return rows
+
+
+@flow(name="baselines")
+def compute_baselines(parameters: BaselinesParameters = BaselinesParameters()) -> int:
+    """Computes the baselines' learning curves once; returns how many there are."""
+    with current_session() as session:
+        session.reporter.heading("baselines")
+        rows = run_baselines(parameters, session)
+        publish_table("baselines", rows, "Curves that evaluations find computed.")
+        config = evaluation_config(parameters)
+        tasks = len(evaluation_tasks(parameters))
+        count = tasks * config.num_seeds * sum(trials.num_trials for trials in config.trials)
+        session.reporter.line(
+            f"{count} curves are stored: {len(rows)} baselines, {tasks} tasks, {config.num_seeds} seeds, "
+            f"{config.horizon} steps"
+        )
+        return count

@@ -1,0 +1,124 @@
+"""The tables of an evaluation: every optimizer over the tasks that the headline speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from curriculum.baseline_budgets import setting_text
+from curriculum.comparison import (
+    Row,
+    TrialSpeedups,
+    best_of_all,
+    best_of_rows,
+    make_row,
+    single_trial_rows,
+)
+from curriculum.curves import CurveBatch
+from curriculum.evaluation import (
+    CANDIDATE,
+    INITIALISATION,
+    EvaluationConfig,
+    EvaluationSummary,
+    task_normalizer,
+)
+from flows.reporting import ComparisonTable
+from lopt.baselines import SHAMPOOS
+from task_generator.evaluation_set import EvaluationTask
+
+SINGLE = "One training per task, the same setting for all (VeLO, Tables 1 and 3)."
+BEST_OF = (
+    "As many trainings per task as the second column says, of which the one with the lowest loss counts "
+    "(VeLO, Tables 2 and 4). Choosing by the very loss that is reported flatters whoever has many trials."
+)
+
+
+def headline_indices(summary: EvaluationSummary) -> list[int]:
+    """Returns which tasks the headline speaks of: those known to be held out, or all where none is."""
+    held_out = [number for number, task in enumerate(summary.tasks) if task.held_out]
+    return held_out or list(range(len(summary.tasks)))
+
+
+def candidate_row(summary: EvaluationSummary, label: str) -> Row:
+    """Returns the candidate's row."""
+    return _learned_row(summary, CANDIDATE, label)
+
+
+def build_tables(
+    summary: EvaluationSummary,
+    tasks: Sequence[EvaluationTask],
+    batches: Mapping[tuple[str, str], CurveBatch],
+    label: str,
+) -> tuple[ComparisonTable, ...]:
+    """Returns the tables of single trainings and of the best of several.
+
+    Args:
+      summary: Of the evaluation.
+      tasks: In its order.
+      batches: Curves by (task name, baseline).
+      label: What the candidate is called.
+    """
+    chosen = [tasks[number] for number in headline_indices(summary)]
+    optimizers = trial_speedups(summary.config, chosen, batches)
+    learned = [
+        _learned_row(summary, CANDIDATE, label),
+        _learned_row(summary, INITIALISATION, f"{label} before training"),
+    ]
+    singles = [row for optimizer in optimizers for row in single_trial_rows(optimizer)]
+    best = best_of_rows([optimizer for optimizer in optimizers if optimizer.num_trials > 1])
+    return (
+        ComparisonTable(title="One training per task", note=SINGLE, rows=(*learned, *_sorted(singles))),
+        ComparisonTable(
+            title="The best of several trainings per task",
+            note=BEST_OF,
+            rows=(learned[0], *_sorted([*best, *_aggregates(optimizers)])),
+        ),
+    )
+
+
+def trial_speedups(
+    config: EvaluationConfig,
+    tasks: Sequence[EvaluationTask],
+    batches: Mapping[tuple[str, str], CurveBatch],
+) -> list[TrialSpeedups]:
+    """Returns every trial of every baseline on every task, as speed-ups over each task's normaliser."""
+    curves = {
+        task.name: {trials.baseline: batches[task.name, trials.baseline] for trials in config.trials}
+        for task in tasks
+    }
+    normalizers = {name: task_normalizer(config, of_task) for name, of_task in curves.items()}
+    found = []
+    for trials in config.trials:
+        losses = np.stack(
+            [curves[task.name][trials.baseline].losses["train"][:, :, config.last_point] for task in tasks]
+        )
+        speedups = np.stack(
+            [
+                normalizers[task.name].speedup(final, config.horizon)
+                for task, final in zip(tasks, losses, strict=True)
+            ]
+        )
+        settings = tuple(setting_text(trials, number) for number in range(trials.num_trials))
+        found.append(TrialSpeedups(trials.baseline, trials.label, settings, speedups, losses))
+    return found
+
+
+def _aggregates(optimizers: Sequence[TrialSpeedups]) -> list[Row]:
+    """Returns the best of all Shampoos, of all others with a learning rate to tune, and of everything."""
+    groups = {
+        "best of every Shampoo": [o for o in optimizers if o.name in SHAMPOOS],
+        "best of everything else": [o for o in optimizers if o.name not in SHAMPOOS],
+        "best of all baselines": list(optimizers),
+    }
+    if not groups["best of every Shampoo"]:
+        del groups["best of every Shampoo"], groups["best of everything else"]
+    return [best_of_all(name, group) for name, group in groups.items() if len(group) > 1]
+
+
+def _learned_row(summary: EvaluationSummary, optimizer: str, label: str) -> Row:
+    return make_row(label, 1, summary.scores(optimizer)[headline_indices(summary)])
+
+
+def _sorted(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row.iqm, reverse=True)
