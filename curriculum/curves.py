@@ -71,18 +71,14 @@ def run_curve_unit(
       settings: Learning rates for a baseline, thetas (trees of NumPy arrays) for a learned optimizer.
       clock: Where seconds come from.
     """
-    keys = jnp.stack([key_from_seed((EVALUATION_STREAM, seed)) for seed in unit.seeds])
     size = min(unit.settings_at_once, len(settings))
     curves, elapsed, num_run = [], 0.0, 0
     for first in range(0, len(settings), size):
         some = list(settings[first : first + size])
         some += some[-1:] * (size - len(some))  # one shape, one program
-        arguments = (_stacked(some), keys, jnp.int32(unit.horizon), jnp.int32(unit.eval_every))
-        program = _compiled(
-            unit.task, unit.optimizer, unit.num_points, unit.num_eval_batches, _Shapes.of(arguments)
-        )
+        program = prepare_curves(unit, some)
         start = clock()
-        curves.append(jax.device_get(program(*arguments)))
+        curves.append(jax.device_get(program()))
         elapsed += clock() - start
         num_run += size
     num_steps = max((unit.num_points - 1) * unit.eval_every, 1)
@@ -94,6 +90,16 @@ def run_curve_unit(
         },
         seconds_per_step=elapsed / (num_steps * num_run * len(unit.seeds)),
     )
+
+
+def prepare_curves(unit: CurveUnit, settings: Sequence[Any]) -> Callable[[], LearningCurve]:
+    """Returns the compiled program of all `settings` together, with its arguments; calling it trains."""
+    keys = jnp.stack([key_from_seed((EVALUATION_STREAM, seed)) for seed in unit.seeds])
+    arguments = (_stacked(settings), keys, jnp.int32(unit.horizon), jnp.int32(unit.eval_every))
+    program = _compiled(
+        unit.task, unit.optimizer, unit.num_points, unit.num_eval_batches, _Shapes.of(arguments)
+    )
+    return partial(program, *arguments)
 
 
 def _stacked(settings: Sequence[Any]) -> Any:

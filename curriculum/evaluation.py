@@ -81,7 +81,8 @@ class OptimizerResult(FrozenConfig):
     final_losses: tuple[float, ...]
     speedups: tuple[float, ...]
     """Over the normaliser, in steps."""
-    seconds_per_step: float = 0.0
+    seconds_alone: float | None = None
+    """Of one step, training alone (`curriculum.step_cost`); None if that was not measured."""
 
 
 class TaskResult(FrozenConfig):
@@ -138,6 +139,16 @@ class EvaluationSummary(FrozenConfig):
         # What is not known to be held out counts as trained on.
         return [t for t in self.tasks if held_out is None or bool(t.held_out) == held_out]
 
+    def clock_scores(self, optimizer: str) -> np.ndarray | None:
+        """Returns the speed-ups [tasks, seeds] by the clock, over the normaliser's Adam; None if not measured."""
+        ratios = []
+        for task in self.tasks:
+            ours, theirs = task.result(optimizer).seconds_alone, task.result("adam").seconds_alone
+            if ours is None or theirs is None:
+                return None
+            ratios.append(theirs / ours)
+        return self.scores(optimizer) * np.asarray(ratios)[:, None]
+
     def diverged(self, optimizer: str) -> tuple[str, ...]:
         """Returns the tasks on which a seed of `optimizer` ended with a loss that is not finite."""
         return tuple(t.task for t in self.tasks if not np.all(np.isfinite(t.result(optimizer).final_losses)))
@@ -185,7 +196,6 @@ def summarize_task(
                 setting=setting_text(trials, best),
                 trial=best,
                 num_trials=trials.num_trials,
-                seconds_per_step=batch.seconds_per_step,
             )
         )
     return TaskResult(

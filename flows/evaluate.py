@@ -6,18 +6,29 @@ from typing import Any
 
 from prefect import flow
 
+from curriculum.comparison import Row
 from curriculum.evaluation import CANDIDATE, EvaluationConfig, EvaluationSummary
-from flows.artifacts import ArtifactSpec
+from flows.artifacts import ArtifactSpec, fingerprint_of
 from flows.baselines import evaluation_config, evaluation_tasks
+from flows.evaluation_clock import with_step_costs
 from flows.evaluation_curves import compute_curves, plan_jobs
 from flows.evaluation_report import build_report, build_summary
+from flows.evaluation_tables import candidate_row
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
 from flows.parameters import EvaluateParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
 from flows.record import recall, remember
 from flows.report_data import collect
-from flows.reporting import headline, learning_curves_png, speedup_cdf_png, task_rows
+from flows.reporting import (
+    EvaluationReport,
+    HorizonRow,
+    headline,
+    learning_curves_png,
+    speedup_cdf_png,
+    task_rows,
+)
 from flows.session import Session, current_session
+from lopt.config import derive
 from task_generator.evaluation_set import EvaluationTask
 
 VERSION = 3
@@ -35,6 +46,7 @@ def run_evaluation(parameters: EvaluateParameters, session: Session) -> Evaluati
             "trials": [list(trials) for trials in config.trials],
             "tasks": [task.config.fingerprint() for task in tasks],
             "trained_on": _domains(optimizer),
+            "clock": parameters.clock,
         },
         (optimizer.fingerprint,),
     )
@@ -44,12 +56,37 @@ def run_evaluation(parameters: EvaluateParameters, session: Session) -> Evaluati
         session.artifacts.write(spec, done)
     else:
         session.reporter.line("evaluated before, with the same settings")
+    done = _with_horizons(done, parameters, optimizer, session)
     by_optimizer = recall(session.workspace, "evaluations") or {}
     remember(session.workspace, "evaluations", {**by_optimizer, optimizer.fingerprint: done["summary"]})
     remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, **done})
     shown = headline(collect(session.workspace))
     remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, "headline": shown, **done})
     return EvaluationSummary.model_validate(done["summary"])
+
+
+def _with_horizons(
+    done: dict[str, Any], parameters: EvaluateParameters, optimizer: OptimizerReference, session: Session
+) -> dict[str, Any]:
+    """Returns the evaluation with those of the same weights on the same tasks at other horizons beside it."""
+    report = EvaluationReport.model_validate(done["report"])
+    summary = EvaluationSummary.model_validate(done["summary"])
+    group = fingerprint_of(
+        [
+            optimizer.fingerprint,
+            list(parameters.evaluation_sets),
+            derive(summary.config, horizon=2, baselines=()).model_dump(mode="json"),
+        ]
+    )
+    known = recall(session.workspace, "horizons") or {}
+    row = candidate_row(summary, report.candidate.label).model_dump(mode="json")
+    rows = {**known.get(group, {}), str(summary.config.horizon): row}
+    remember(session.workspace, "horizons", {**known, group: rows})
+    horizons = tuple(
+        HorizonRow(horizon=int(horizon), row=Row.model_validate(each))
+        for horizon, each in sorted(rows.items(), key=lambda item: int(item[0]))
+    )
+    return {**done, "report": report.model_copy(update={"horizons": horizons}).model_dump(mode="json")}
 
 
 def stored_summary(optimizer: OptimizerReference, session: Session) -> EvaluationSummary | None:
@@ -75,6 +112,8 @@ def _evaluate(
     progress = ProgressArtifact("evaluation-progress", "Sets of learning curves computed.")
     batches = compute_curves(jobs, session, progress)
     summary = build_summary(tasks, batches, config, optimizer.trained_on)
+    if parameters.clock:
+        summary = with_step_costs(summary, tasks, optimizer, session)
     report = build_report(
         tasks,
         batches,

@@ -46,6 +46,9 @@ def evaluate(
     normalizer_factor: NormalizerFactor = None,
     horizon: Horizon = None,
     num_seeds: NumSeeds = None,
+    clock: Annotated[
+        bool, typer.Option("--clock", help="Time single steps too, for speed-ups by the clock.")
+    ] = False,
     home: Home = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -66,6 +69,7 @@ def evaluate(
         "normalizer_factor": normalizer_factor,
         "horizon": horizon,
         "num_seeds": num_seeds,
+        "clock": clock or None,
     }
     settings = settings_from(home, scheduler, workers, memory_limit)
     run_step("flows.evaluate.evaluate", "EvaluateParameters", values, settings, debug)

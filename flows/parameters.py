@@ -209,6 +209,10 @@ class EvaluateParameters(BaselinesParameters):
         min_length=1,
         description="Alias (candidate, champion), models:/NAME/VERSION, or a checkpoint's folder.",
     )
+    clock: bool = Field(
+        False,
+        description="Time one step of the optimizer and of Adam, each training alone, for speed-ups by the clock.",
+    )
 
 
 class PromoteParameters(Parameters):

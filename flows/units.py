@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from curriculum.curves import CurveBatch, CurveUnit, run_curve_unit
+from curriculum.step_cost import CostUnit, run_cost_unit
 from flows.timing_process import TimingProcess
 from lopt.config import derive
 from runtime_model.machine import load_average, this_machine
@@ -46,6 +47,14 @@ def curve_unit(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
     """Computes one unit's learning curves on this worker."""
     try:
         return run_curve_unit(unit, settings)
+    finally:
+        release_memory()
+
+
+def cost_unit(unit: CostUnit, settings: Sequence[Any]) -> tuple[float, ...]:
+    """Times one step of every optimizer on one task."""
+    try:
+        return run_cost_unit(unit, settings)
     finally:
         release_memory()
 

@@ -17,6 +17,7 @@ from flows.reporting.evaluation_plots import compared_baselines, draw_learning_c
 from flows.reporting.formatting import count_text, percent_text, plural, seconds_text, times_text
 from flows.reporting.runtime_plots import draw_accepted, draw_runtime_model, families_figure
 from flows.reporting.statistics import headline_tasks
+from flows.reporting.table_views import table_views
 from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
 from flows.reporting.training_plots import add_legend, draw_phase
 from flows.reporting.views import headline_parts, headline_totals, phase_facts, phase_sentence, task_groups
@@ -62,6 +63,7 @@ def render_html(data: ReportData) -> str:
         curves=_curve_plots(data.evaluation),
         legend=_legend(data.evaluation),
         cdfs=_cdf_plots(data.evaluation),
+        tables=table_views(data.evaluation) if data.evaluation else [],
         phases=[(phase, _phase_plot(phase, n), phase_facts(phase)) for n, phase in enumerate(data.phases)],
         phase_sentence=phase_sentence,
         runtime_plot=_runtime_plot(data),
