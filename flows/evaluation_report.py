@@ -19,6 +19,7 @@ from curriculum.evaluation import (
 )
 from curriculum.training_domain import TrainingDomain, is_held_out
 from flows.evaluation_curves import LEARNED
+from flows.evaluation_losses import loss_rows
 from flows.evaluation_tables import build_tables
 from flows.reporting import (
     EvaluationReport,
@@ -108,6 +109,7 @@ def build_report(
             for task, result in zip(tasks, summary.tasks, strict=True)
         ),
         tables=build_tables(summary, tasks, batches, label),
+        losses=loss_rows(summary, tasks, batches, label),
         remarks=_remarks(summary),
     )
 

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from curriculum.comparison import Row
+from curriculum.normalized_loss import LossRow
 from lopt.config import FrozenConfig
 
 Role = Literal["candidate", "initialisation", "baseline"]
@@ -246,6 +247,8 @@ class EvaluationReport(ReportModel):
     tasks: tuple[TaskReport, ...]
     loss_label: str = "training loss"
     tables: tuple[ComparisonTable, ...] = ()
+    losses: tuple[LossRow, ...] = ()
+    """Normalised final losses of every optimizer."""
     horizons: tuple[HorizonRow, ...] = ()
     """The candidate on the same tasks at every horizon that was evaluated."""
     remarks: tuple[str, ...] = ()

@@ -62,7 +62,7 @@ def table_views(evaluation: EvaluationReport) -> list[TableView]:
                 rows=tuple((count_text(h.horizon), *_cells("", h.row)[2:]) for h in evaluation.horizons),
             )
         )
-    views.append(_families(evaluation))
+    views += [_losses(evaluation), _families(evaluation)]
     return [view for view in views if view.rows]
 
 
@@ -92,6 +92,38 @@ def _count(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     return f"n = {plural(rows[0].num_tasks, 'task')} × {plural(rows[0].num_seeds, 'seed')} in every row."
+
+
+def _losses(evaluation: EvaluationReport) -> TableView:
+    rows = evaluation.losses
+    note = (
+        "0 is the best that the normaliser ever reached, 1 is where training began (Metz et al. 2020, App. E). "
+        'Trials are chosen by training loss; "global" is one setting for all tasks. '
+    )
+    if rows:
+        note += f"n = {plural(rows[0].num_tasks, 'task')} × {plural(rows[0].num_seeds, 'seed')} in every row."
+    return TableView(
+        title="Normalised final losses",
+        note=note,
+        head=("optimizer", "trainings per task", "training mean", "median", "other data mean", "median"),
+        rows=tuple(
+            (
+                row.name,
+                count_text(row.num_trials),
+                *(
+                    f"{value:.3f}"
+                    for value in (
+                        row.train_mean,
+                        row.train_median,
+                        row.held_out_data_mean,
+                        row.held_out_data_median,
+                    )
+                ),
+            )
+            for row in rows
+        ),
+        emphasis=tuple(n for n, row in enumerate(rows) if row.name == evaluation.candidate.label),
+    )
 
 
 def _families(evaluation: EvaluationReport) -> TableView:

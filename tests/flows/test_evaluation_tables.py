@@ -42,10 +42,13 @@ def batches(rng: np.random.Generator) -> dict[tuple[str, str], CurveBatch]:
         for trials in CONFIG.trials:
             step = np.arange(CONFIG.num_intervals(trials.baseline) + 1) * CONFIG.eval_every
             speed = rng.uniform(0.02, 0.1, size=(trials.num_trials, 2, 1))
-            found[task.name, trials.baseline] = CurveBatch(step, {"train": 2.0 * np.exp(-speed * step)}, 1e-4)
+            losses = 2.0 * np.exp(-speed * step)
+            both = {"train": losses, "outer_valid": 1.5 * losses}
+            found[task.name, trials.baseline] = CurveBatch(step, both, 1e-4)
         step = np.arange(3) * CONFIG.eval_every
         learned = np.stack([np.exp(-0.2 * step), np.exp(-0.05 * step)])[:, None] * np.ones((2, 2, 1))
-        found[task.name, "learned"] = CurveBatch(step, {"train": 2.0 * learned}, 2e-4)
+        both = {"train": 2.0 * learned, "outer_valid": 3.0 * learned}
+        found[task.name, "learned"] = CurveBatch(step, both, 2e-4)
     return found
 
 
@@ -71,6 +74,20 @@ def test_tables_have_every_baseline_and_only_held_out_tasks() -> None:
     assert last.iqm == max(row.iqm for row in best.rows[1:])
     assert "1 of 4 tasks could have been sampled in training" in report.remarks[0]
     assert TASKS[-1].name in report.remarks[0]
+
+
+def test_normalised_losses_put_the_best_first() -> None:
+    """Adam runs three horizons, so its best is far below what others reach in one: all are above 0."""
+    rows = report_of(()).losses
+    assert rows[0].name == "pacer v3"  # e^-2 of the start; no other falls faster than e^-1 in ten steps
+    names = [row.name for row in rows]
+    assert {"global Adam", "per task Adam", "Prodigy", "per task OptList"} <= set(names)
+    adam = {row.name: row for row in rows}
+    assert adam["per task Adam"].train_median <= adam["global Adam"].train_median
+    assert all(0.0 < row.train_median <= 1.0 for row in rows)
+    assert rows[0].train_mean == pytest.approx(
+        rows[0].held_out_data_mean
+    )  # the other data's loss is a multiple
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:

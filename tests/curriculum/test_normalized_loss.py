@@ -1,0 +1,30 @@
+"""Losses between a baseline's best and the start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from curriculum.normalized_loss import fit_loss_scale, make_loss_row
+
+
+def test_by_hand() -> None:
+    """Seed means start at 4 and fall to 1 at best; a setting that diverges does not count."""
+    curves = np.asarray([[[4.0, 2.0, 1.5], [4.0, 2.0, 0.5]], [[4.0, np.nan, np.nan], [4.0, 3.0, 2.0]]])
+    scale = fit_loss_scale(curves)
+    assert scale == (1.0, 4.0)
+    values = scale(np.asarray([1.0, 4.0, 2.5, 0.25, 9.0, np.nan, np.inf]))
+    assert values.tolist() == [0.0, 1.0, 0.5, -0.25, 1.0, 1.0, 1.0]
+
+
+def test_a_row_is_over_tasks_of_means_over_seeds() -> None:
+    row = make_loss_row("x", 3, np.asarray([[0.0, 0.2], [0.4, 0.4], [1.0, 1.0]]), np.ones((3, 2)))
+    assert (row.train_mean, row.train_median) == (pytest.approx(0.5), 0.4)
+    assert (row.held_out_data_mean, row.num_trials, row.num_tasks, row.num_seeds) == (1.0, 3, 3, 2)
+
+
+def test_where_the_baseline_never_improves_only_who_did_counts() -> None:
+    scale = fit_loss_scale(np.asarray([[[2.0, 3.0, np.nan]]]))
+    assert scale(np.asarray([1.9, 2.0, 5.0, np.nan])).tolist() == [0.0, 1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="no setting of the baseline has a finite loss"):
+        fit_loss_scale(np.full((2, 1, 3), np.nan))
