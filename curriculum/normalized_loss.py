@@ -2,11 +2,11 @@
 
     (loss − best) / (initial − best)
 
-Runs that diverge, or end above where they began, count as 1. Each split is normalised by its own. Where no setting of
-the baseline ever improved on the start (on data that were not trained on, that happens), 0 is whatever did, and 1 what
-did not.
+Runs that diverge, or end above where they began, count as 1. Each split is normalised by its own. Where no setting
+of the baseline ever improved on the start (on data that were not trained on, that happens), 0 is whatever did, and
+1 what did not.
 
-[1] Metz et al. 2020, 3.2: outer losses are normalised by the best that a baseline achieved, and by the initial loss;
+[1] Metz et al. 2020, 3.2: outer losses are normalised by the best that a baseline achieved, and by the initial one;
     App. E: means and medians over tasks, in training and on other data.
 """
 
