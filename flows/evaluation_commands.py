@@ -47,8 +47,11 @@ def evaluate(
     horizon: Horizon = None,
     num_seeds: NumSeeds = None,
     clock: Annotated[
-        bool, typer.Option("--clock", help="Time single steps too, for speed-ups by the clock.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--clock/--no-clock", help="Time single steps too, for speed-ups by the clock \\[clock]."
+        ),
+    ] = None,
     home: Home = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -69,7 +72,7 @@ def evaluate(
         "normalizer_factor": normalizer_factor,
         "horizon": horizon,
         "num_seeds": num_seeds,
-        "clock": clock or None,
+        "clock": clock,
     }
     settings = settings_from(home, scheduler, workers, memory_limit)
     run_step("flows.evaluate.evaluate", "EvaluateParameters", values, settings, debug)

@@ -142,11 +142,11 @@ def _task_report(
     task: EvaluationTask, result: TaskResult, batches: Batches, config: EvaluationConfig
 ) -> TaskReport:
     learned = batches[task.name, LEARNED]
-    curves = [_curve(name, learned, row, config) for row, name in enumerate(_LEARNED_NAMES)]
+    curves = [_curve(result.result(name), learned, row, config) for row, name in enumerate(_LEARNED_NAMES)]
     drawn = _drawn(config)
     for name in drawn:
         chosen = result.result(name)
-        curves.append(_curve(name, batches[task.name, name], chosen.trial, config, _tuned(chosen)))
+        curves.append(_curve(chosen, batches[task.name, name], chosen.trial, config))
     speedups = [
         SpeedupReport(optimizer=entry.optimizer, baseline=config.normalizer, per_seed=entry.speedups)
         for entry in result.results
@@ -170,20 +170,18 @@ def _tuned(chosen: OptimizerResult) -> TunedSetting | None:
     return TunedSetting(setting=chosen.setting, num_tried=chosen.num_trials, is_at_edge=at_edge)
 
 
-def _curve(
-    name: str, batch: CurveBatch, row: int, config: EvaluationConfig, tuned: TunedSetting | None = None
-) -> OptimizerCurve:
+def _curve(result: OptimizerResult, batch: CurveBatch, row: int, config: EvaluationConfig) -> OptimizerCurve:
     """Returns one optimizer's curve up to the horizon."""
     point = config.last_point
     losses = np.asarray(batch.losses[SPLIT][row, :, : point + 1], np.float64)
     final = np.where(np.isfinite(losses[:, -1]), losses[:, -1], np.nan)
     return OptimizerCurve(
-        optimizer=name,
+        optimizer=result.optimizer,
         steps=tuple(int(step) for step in batch.step[: point + 1]),
         mean=tuple(losses.mean(axis=0).tolist()),
         low=tuple(losses.min(axis=0).tolist()),
         high=tuple(losses.max(axis=0).tolist()),
         final_losses=tuple(final.tolist()),
-        seconds_per_step=batch.seconds_per_step,
-        tuned=tuned,
+        seconds_per_step=result.seconds_alone,
+        tuned=_tuned(result),
     )

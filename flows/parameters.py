@@ -210,7 +210,7 @@ class EvaluateParameters(BaselinesParameters):
         description="Alias (candidate, champion), models:/NAME/VERSION, or a checkpoint's folder.",
     )
     clock: bool = Field(
-        False,
+        True,
         description="Time one step of the optimizer and of Adam, each training alone, for speed-ups by the clock.",
     )
 
