@@ -34,10 +34,10 @@ from curriculum.events import (
     Validated,
 )
 from curriculum.gradient_batch import GradientBatch
-from curriculum.gradient_size import cosine, norm
 from curriculum.learner import LearnerState, apply_meta_gradient
 from curriculum.phase import Phase
 from curriculum.running_validations import RunningValidation, RunningValidations
+from curriculum.telemetry import GradientTrace
 from curriculum.units_of_work import ASYNCHRONOUS, VALIDATION
 from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import AsyncUnit, WorkUnit, run_async_unit, run_work_unit
@@ -97,7 +97,7 @@ class AsynchronousLearner:
         self._looked_at = self._checked_at = clock()
         self._alone_since: float | None = None
         self._theta = self._as_numpy(state.theta)
-        self._last_gradient: Theta | None = None
+        self._trace = GradientTrace()
 
     def events(self) -> Iterator[LearnerEvent]:
         """Yields what happens, to the end of the phase."""
@@ -212,39 +212,34 @@ class AsynchronousLearner:
             yield from self._step()
 
     def _step(self) -> Iterator[LearnerEvent]:
-        losses, by_family = [loss for _, loss in self.batch.losses], self._losses_by_family()
+        losses, tally = [loss for _, loss in self.batch.losses], self.batch.tally
         gradient, metrics, num_inner_steps = self.batch.take()
         self.state = apply_meta_gradient(self.phase, self.state, gradient)
         self.outer_step += 1
         self._theta = self._as_numpy(self.state.theta)
-        metrics |= by_family
+        gradient_norm, cosine = self._trace.follow(gradient)
+        telemetry = tally.telemetry(gradient_norm, cosine, self.tasks)
+        metrics |= telemetry.metrics()
         metrics |= {
-            "gradient_cosine": cosine(gradient, self._last_gradient),
             "restarted_trajectories": float(self.num_restarted),
             "failed_units": float(self.num_failed),
             "resampled_tasks": float(self.num_resampled),
             "task_share_spread": float(np.ptp([self.assignment.returned[t] for t in self.assignment.active])),
         }
-        self._last_gradient = gradient
         yield OuterStepDone(
             outer_step=self.outer_step,
             state=self.state,
             meta_loss=float(np.mean(losses)),
-            gradient_norm=norm(gradient),
+            gradient_norm=gradient_norm,
             num_inner_steps=num_inner_steps,
             metrics=metrics,
+            telemetry=telemetry,
         )
         last = self.outer_step == self.phase.outer_steps
         if last or self.outer_step % self.phase.validate_every == 0:
             self._validate()
         if not last and self.outer_step % self.phase.checkpoint_every == 0:
             yield CheckpointDue(self.outer_step, self.state)
-
-    def _losses_by_family(self) -> dict[str, float]:
-        groups: dict[str, list[float]] = {}
-        for task, loss in self.batch.losses:
-            groups.setdefault(self.tasks[task].family.family, []).append(loss)
-        return {f"meta_loss_{family}": float(np.mean(values)) for family, values in groups.items()}
 
     def _close_validations(self) -> Iterator[LearnerEvent]:
         """Says which validations have ended; the theta of the best so far is kept."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from curriculum.learner import LearnerState
+from curriculum.telemetry import StepTelemetry
 
 
 class OuterStepDone(NamedTuple):
@@ -18,6 +19,8 @@ class OuterStepDone(NamedTuple):
     gradient_norm: float
     num_inner_steps: float
     metrics: dict[str, float]
+    """Everything else that is one number, `telemetry.metrics()` included."""
+    telemetry: StepTelemetry = StepTelemetry()
 
 
 class Validated(NamedTuple):

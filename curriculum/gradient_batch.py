@@ -10,6 +10,8 @@ from collections import Counter
 import jax
 import numpy as np
 
+from curriculum.gradient_size import squared_norm
+from curriculum.telemetry import UnitTally
 from curriculum.worker import WorkResult
 from lopt.types import Theta
 
@@ -28,6 +30,7 @@ class GradientBatch:
 
     def _clear(self) -> None:
         self._sum = jax.tree.map(np.copy, self._zero)
+        self.tally = UnitTally()
         self.staleness: Counter[int] = Counter()
         self.losses: list[tuple[int, float]] = []
         self.num_inner_steps = 0.0
@@ -41,18 +44,20 @@ class GradientBatch:
     def add(self, task: int, result: WorkResult, staleness: int, max_staleness: int) -> bool:
         """Adds a result unless it is too old or not finite; returns whether it was added."""
         self.num_inner_steps += result.num_inner_steps  # they were computed, whether or not they count
+        self.tally.received(staleness, result.cost)
         if staleness > max_staleness:
             self.dropped += 1
+            self.tally.num_stale += 1
+            return False
+        square = squared_norm(result.gradient)
+        if not (np.isfinite(result.meta_loss) and np.isfinite(square)):
+            self.not_finite += 1
+            self.tally.num_not_finite += 1
             return False
         leaves = jax.tree.leaves(result.gradient)
-        if not (
-            np.isfinite(result.meta_loss)
-            and all(np.isfinite(np.sum(leaf, dtype=np.float64)) for leaf in leaves)
-        ):
-            self.not_finite += 1
-            return False
         for total, leaf in zip(jax.tree.leaves(self._sum), leaves, strict=True):
             total += leaf
+        self.tally.used(task, result.meta_loss, square)
         self.staleness[staleness] += 1
         self.losses.append((task, result.meta_loss))
         for name, value in result.metrics.items():

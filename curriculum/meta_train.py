@@ -15,9 +15,10 @@ import numpy as np
 
 from curriculum.control import ReadControl, controlled, no_control
 from curriculum.events import CheckpointDue, Controlled, LearnerEvent, OuterStepDone, Paused, Validated
-from curriculum.gradient_size import norm
+from curriculum.gradient_size import squared_norm
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, record_validation
 from curriculum.phase import Phase
+from curriculum.telemetry import GradientTrace, UnitTally
 from curriculum.units_of_work import TRAINING, VALIDATION, work_units
 from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
 from lopt.config import FrozenConfig
@@ -64,7 +65,7 @@ def meta_train(
         state = validated.state
         yield validated
         yield CheckpointDue(0, state)
-    original, changes = phase, dict[str, Any]()
+    original, changes, trace = phase, dict[str, Any](), GradientTrace()
     while outer_step < phase.outer_steps:
         control = read_control()
         if control.command == "stop":
@@ -76,7 +77,7 @@ def meta_train(
         if control.changes != changes:
             changes, phase = control.changes, controlled(original, control)
             yield Controlled(outer_step, state, changes)
-        done = _outer_step(phase, tasks, optimizer, state, pool, seed=seed, costs=costs)
+        done = _outer_step(phase, tasks, optimizer, state, pool, trace, seed=seed, costs=costs)
         state, outer_step = done.state, done.outer_step
         yield done
         last = outer_step == phase.outer_steps
@@ -106,6 +107,7 @@ def _outer_step(
     optimizer: FrozenConfig,
     state: LearnerState,
     pool: WorkerPool,
+    trace: GradientTrace,
     *,
     seed: int,
     costs: Sequence[float] | None,
@@ -116,14 +118,25 @@ def _outer_step(
     state = apply_meta_gradient(phase, state, gradient)
     if state.estimator_states:
         state = state._replace(estimator_states=tuple(result.state for result in results))
+    gradient_norm, cosine = trace.follow(gradient)
+    telemetry = _tally(results).telemetry(gradient_norm, cosine, tasks)
     return OuterStepDone(
         outer_step=int(state.outer_step),
         state=state,
         meta_loss=float(np.mean([result.meta_loss for result in results])),
-        gradient_norm=norm(gradient),
+        gradient_norm=gradient_norm,
         num_inner_steps=sum(result.num_inner_steps for result in results),
-        metrics=_mean_metrics(results),
+        metrics=_mean_metrics(results) | telemetry.metrics(),
+        telemetry=telemetry,
     )
+
+
+def _tally(results: Sequence[WorkResult]) -> UnitTally:
+    tally = UnitTally()
+    for task, result in enumerate(results):
+        tally.received(0, result.cost)
+        tally.used(task, result.meta_loss, squared_norm(result.gradient))
+    return tally
 
 
 def _validate(

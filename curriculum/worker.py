@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from curriculum.unit_cost import UnitCost, timed
 from curriculum.work_stream import InProcessWorkStream, WorkStream
 from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig
@@ -117,6 +118,7 @@ class WorkResult(NamedTuple):
     metrics: dict[str, float]
     state: PyTree = ()
     """Of the estimator, for the next window."""
+    cost: UnitCost = UnitCost()
 
 
 def build_optimizer(optimizer_json: str) -> LearnedOptimizer:
@@ -188,6 +190,20 @@ def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResul
       theta: Where.
       state: Of the estimator: `init_states`'s, or the result of the unit before. Empty for full ES.
     """
+    with timed() as timer:
+        result, after = _estimate(unit, theta, state)
+    return WorkResult(
+        gradient=jax.tree.map(np.asarray, result.mean),
+        meta_loss=float(result.meta_loss),
+        num_inner_steps=float(result.num_inner_steps),
+        metrics={name: float(value) for name, value in result.metrics.items()},
+        state=after,
+        cost=timer.cost,
+    )
+
+
+def _estimate(unit: WorkUnit, theta: Theta, state: PyTree) -> tuple[MetaGradient, PyTree]:
+    """Returns the meta-gradient and the state after it, both on the host."""
     program = _program(unit.task, unit.estimator, unit.optimizer)
     theta = jax.tree.map(jnp.asarray, theta)
     sigma = unit.sigma
@@ -195,14 +211,7 @@ def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResul
         sigma = json.loads(unit.estimator).get("sigma", 0.0)
     keyed = with_keys(state, program.shapes()) if jax.tree.leaves(state) else ()
     result, after = program.estimate(theta, keyed, key_from_seed(unit.seed), jnp.float32(sigma))
-    result = jax.device_get(result)
-    return WorkResult(
-        gradient=jax.tree.map(np.asarray, result.mean),
-        meta_loss=float(result.meta_loss),
-        num_inner_steps=float(result.num_inner_steps),
-        metrics={name: float(value) for name, value in result.metrics.items()},
-        state=without_keys(after),
-    )
+    return jax.device_get(result), without_keys(after)
 
 
 class AsyncUnit(NamedTuple):
@@ -224,14 +233,15 @@ def run_async_unit(sent: AsyncUnit, theta: Theta) -> tuple[WorkResult, bool]:
     unit = sent.unit
     key = (sent.run, unit.task, unit.estimator)
     state = _TRAJECTORIES.pop(key, None)
-    if state is None:
-        program = _program(unit.task, unit.estimator, unit.optimizer)
-        fresh = without_keys(program.init(jax.tree.map(jnp.asarray, theta)))
-    result = run_work_unit(unit, theta, fresh if state is None else state)
+    with timed() as timer:
+        if state is None:
+            program = _program(unit.task, unit.estimator, unit.optimizer)
+            fresh = without_keys(program.init(jax.tree.map(jnp.asarray, theta)))
+        result = run_work_unit(unit, theta, fresh if state is None else state)
     _TRAJECTORIES[key] = result.state
     while len(_TRAJECTORIES) > MAX_COMPILED_PROGRAMS:
         _TRAJECTORIES.popitem(last=False)
-    return result._replace(state=()), state is None and sent.expects_state
+    return result._replace(state=(), cost=timer.cost), state is None and sent.expects_state
 
 
 def init_states(

@@ -15,7 +15,6 @@ from curriculum.control import Control, controlled
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import CheckpointDue, Controlled, OuterStepDone, Paused, TaskLeftOut, Validated
 from curriculum.gradient_batch import GradientBatch
-from curriculum.gradient_size import cosine
 from curriculum.learner import init_learner
 from curriculum.phase import Phase
 from curriculum.simulated_stream import SimulatedStream
@@ -282,13 +281,6 @@ def test_a_worker_keeps_to_what_it_has_compiled() -> None:
             done[worker].append(assignment.next(worker))
     assert {worker: len(set(tasks[20:])) for worker, tasks in done.items()} == {"a": 4, "b": 4}
     assert max(assignment.issued) - min(assignment.issued) <= SLACK + 1
-
-
-def test_cosine_of_gradients() -> None:
-    one, other = {"a": np.float32([1, 0])}, {"a": np.float32([1, 1])}
-    assert cosine(one, other) == pytest.approx(np.sqrt(0.5))
-    assert np.isnan(cosine(one, None))
-    assert np.isnan(cosine(one, {"a": np.zeros(2, np.float32)}))
 
 
 def test_a_lost_trajectory_starts_again_and_says_so(
