@@ -6,7 +6,6 @@ processes that create one at the same time break each other's migrations.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3
@@ -20,11 +19,10 @@ from typing import Any
 
 from storage.errors import StorageError, explain_os_errors
 from storage.files import locked
+from storage.mlflow_points import DISK_ERRORS
 from storage.workspace import Workspace
 
 EXPERIMENT = "keirin"
-_DISK_ERRORS = {"disk is full": errno.ENOSPC, "readonly database": errno.EROFS}
-"""What SQLite says, inside MLflow's message, and the error of the operating system that it means."""
 
 
 def import_mlflow() -> Any:
@@ -122,7 +120,7 @@ def explain_mlflow_errors(database: str, doing: str) -> Iterator[None]:
             yield
     except mlflow.exceptions.MlflowException as error:
         text = str(error)
-        code = next((number for words, number in _DISK_ERRORS.items() if words in text), None)
+        code = next((number for words, number in DISK_ERRORS.items() if words in text), None)
         if code is None:
             raise
         with explain_os_errors(Path(database), doing):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from storage.mlflow_client import (
     migrate_tracking_database,
     tracking_client,
 )
-from storage.tracking_protocol import Run, RunStatus, run_tags
+from storage.mlflow_points import write_points
+from storage.tracking_protocol import MetricPoint, Run, RunStatus, run_tags
 from storage.workspace import Workspace
 
 _MAX_VALUE = 5_000  # characters; MLflow refuses longer tags
@@ -39,6 +40,13 @@ class MlflowRun:
         entities = import_mlflow().entities
         now = int(time.time() * 1000)
         self._log(metrics=[entities.Metric(k, float(v), now, int(step)) for k, v in metrics.items()])
+
+    def log_points(self, points: Sequence[MetricPoint]) -> None:
+        database = Path(self._client.tracking_uri.removeprefix("sqlite:///"))
+        if write_points(database, self._run_id, points):
+            return
+        metric = import_mlflow().entities.Metric
+        self._log(metrics=[metric(p.name, p.value, p.milliseconds, p.step) for p in points])
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Records the run's parameters; long ones are cut (put whole configurations into a text)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from storage.errors import StorageError
 from storage.mlflow_client import migrate_tracking_database
 from storage.mlflow_tracking import MlflowRun, MlflowTracker
-from storage.tracking_protocol import Run, RunStatus, Tracker, run_tags
+from storage.tracking_protocol import MetricPoint, Run, RunStatus, Tracker, run_tags
 
 __all__ = [
     "InMemoryRun",
     "InMemoryTracker",
+    "MetricPoint",
     "MlflowRun",
     "MlflowTracker",
     "Run",
@@ -38,6 +39,10 @@ class InMemoryRun:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self.metrics.append((int(step), {name: float(value) for name, value in metrics.items()}))
+
+    def log_points(self, points: Sequence[MetricPoint]) -> None:
+        for point in points:
+            self.log_metrics({point.name: point.value}, point.step)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         self.artifacts[f"{folder}/{Path(path).name}".lstrip("/")] = Path(path).read_bytes()

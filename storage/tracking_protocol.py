@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 _PARENT_TAG = "mlflow.parentRunId"
+
+
+class MetricPoint(NamedTuple):
+    """One value of one metric."""
+
+    name: str
+    value: float
+    step: int
+    milliseconds: int
+    """Since 1970."""
 
 
 class Run(Protocol):
@@ -20,6 +30,10 @@ class Run(Protocol):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Records scalars at an outer step, in one write. NaN and infinities are accepted."""
+        ...
+
+    def log_points(self, points: Sequence[MetricPoint]) -> None:
+        """Records many scalars, of many steps, in as few writes as possible. May be called from any thread."""
         ...
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
