@@ -74,7 +74,7 @@ def _listen() -> None:
     monitoring.register_event_time_span_listener(_take_span)
 
 
-def _take_span(event: str, start: float, end: float, **_: str | int) -> None:
+def _take_span(event: str, start_time: float, end_time: float, **_: str | int) -> None:
     if event.startswith(_PREFIX):
         for timer in getattr(_ACTIVE, "timers", ()):
-            timer.add_span(start, end)
+            timer.add_span(start_time, end_time)

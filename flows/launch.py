@@ -64,7 +64,10 @@ def run_flow(
             if needs_workers:
                 _ = session.pool
             wait_for_server()
-            return flow(values)
+            try:
+                return flow(values)
+            finally:
+                importlib.import_module("flows.prefect_watch").end_cancelled_runs()
 
 
 @contextlib.contextmanager

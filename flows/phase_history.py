@@ -60,6 +60,11 @@ class PhaseHistory:
         losses = self.columns["validation_loss"]
         return (losses[0], float(np.nanmin(losses))) if losses else None
 
+    @property
+    def inner_steps(self) -> float:
+        """All inner steps of meta-gradients."""
+        return sum(self.columns["num_inner_steps"])
+
     def report(self, phase: Phase, *, started_from: str, seconds: float) -> PhaseReport:
         """Returns what a report shows of the phase."""
         columns = self.columns

@@ -9,20 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from curriculum.asynchronous import meta_train_asynchronously
-from curriculum.events import (
-    CheckpointDue,
-    Controlled,
-    LearnerEvent,
-    OuterStepDone,
-    Paused,
-    TaskLeftOut,
-    Validated,
-)
+from curriculum.control import ReadControl
+from curriculum.events import CheckpointDue, LearnerEvent, OuterStepDone, Paused, Validated
 from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import meta_train
 from curriculum.worker import init_states
@@ -31,6 +24,8 @@ from flows.errors import PhaseStoppedError
 from flows.optimizer_reference import TRAINED_ON
 from flows.phase_history import PhaseHistory
 from flows.phase_plan import PhasePlan
+from flows.phase_telemetry import PhaseTelemetry
+from flows.prefect_watch import watched
 from flows.session import Session
 from storage.checkpoints import CheckpointInfo, load_checkpoint
 from storage.errors import StorageError
@@ -93,45 +88,55 @@ def run_phase(
     done = int(progress.state.outer_step)
     if done:
         session.reporter.line(f"continues from outer step {done} of {plan.phase.outer_steps}")
+    telemetry = PhaseTelemetry(plan, progress, session, run)
     try:
         with session.reporter.task(plan.phase.name, plan.phase.outer_steps, done=done) as task:
             task.listen(on_percent)
-            _follow(plan, progress, session, run, task.advance)
+            _follow(plan, progress, session, telemetry, task.advance)
+        telemetry.close("complete")
     except BaseException as error:  # a signal included: what has been computed must not be lost
+        is_failure = isinstance(error, Exception) and not isinstance(error, PhaseStoppedError)
         with contextlib.suppress(Exception):  # a disk that is full is full for this too; `error` says it
             _store(plan, progress, session)
         with contextlib.suppress(Exception):
-            is_failure = isinstance(error, Exception) and not isinstance(error, PhaseStoppedError)
+            telemetry.close("failed" if is_failure else "stopped", str(error))
+        with contextlib.suppress(Exception):
             run.end("FAILED" if is_failure else "KILLED")
         raise
     return progress, run
 
 
 def _follow(
-    plan: PhasePlan, progress: PhaseProgress, session: Session, run: Run, advance: Callable[..., None]
+    plan: PhasePlan,
+    progress: PhaseProgress,
+    session: Session,
+    telemetry: PhaseTelemetry,
+    advance: Callable[..., None],
 ) -> None:
     """Takes in the learner's events, one after the other."""
     control = ControlFile(session.workspace, plan.run_name)
     control.open(plan.phase)
     try:
-        _take_in(_events(plan, progress, session, control), plan, progress, session, run, advance)
+        with watched(control.read) as read_control:
+            events = _events(plan, progress, session, read_control)
+            _take_in(events, plan, progress, session, telemetry, advance)
     finally:
         control.close()
 
 
 def _events(
-    plan: PhasePlan, progress: PhaseProgress, session: Session, control: ControlFile
+    plan: PhasePlan, progress: PhaseProgress, session: Session, read_control: ReadControl
 ) -> Iterator[LearnerEvent]:
     arguments = plan.phase, plan.tasks, plan.optimizer, progress.state
     if plan.phase.mode == "synchronous":
         yield from meta_train(
-            *arguments, session.pool, seed=plan.seed, costs=plan.task_seconds, read_control=control.read
+            *arguments, session.pool, seed=plan.seed, costs=plan.task_seconds, read_control=read_control
         )
         return
     stream = session.pool.stream()
     try:
         yield from meta_train_asynchronously(
-            *arguments, stream, seed=plan.seed, read_control=control.read, sample_task=plan.sample_task
+            *arguments, stream, seed=plan.seed, read_control=read_control, sample_task=plan.sample_task
         )
     finally:
         stream.close()
@@ -142,7 +147,7 @@ def _take_in(
     plan: PhasePlan,
     progress: PhaseProgress,
     session: Session,
-    run: Run,
+    telemetry: PhaseTelemetry,
     advance: Callable[..., None],
 ) -> None:
     last, note = time.monotonic(), ""
@@ -153,40 +158,22 @@ def _take_in(
         match event:
             case OuterStepDone():
                 progress.history.add_step(event)
-                run.log_metrics(_metrics(event, progress), event.outer_step)
                 advance(note=f"meta-loss {event.meta_loss:.3f}{note}")
             case Validated():
                 progress.history.add_validation(event)
-                run.log_metrics({"validation_loss": event.meta_loss}, event.outer_step)
                 first, best = progress.history.validation_range() or (event.meta_loss, event.meta_loss)
                 note = f", validation {first:.3f} → {best:.3f}"
             case CheckpointDue():
+                telemetry.flush()
                 _store(plan, progress, session)
-            case Controlled():
-                _tell(session, run, event.outer_step, f"changed by hand: {_listed(event.changes)}")
-                run.log_metrics(
-                    {f"control_{k}": float(v) for k, v in event.changes.items()}, event.outer_step
-                )
-            case TaskLeftOut():
-                reason = event.reasons[-1]
-                _tell(session, run, event.outer_step, f"[yellow]left out: {event.task} ({reason})[/yellow]")
             case Paused():
                 time.sleep(PAUSE_SECONDS)
+        telemetry.take(event)
     if int(progress.state.outer_step) < plan.phase.outer_steps:
         raise PhaseStoppedError(
             f"phase {plan.phase.name!r} was told to stop at outer step {int(progress.state.outer_step)} of "
             f"{plan.phase.outer_steps}; its checkpoint is stored. The same command continues."
         )
-
-
-def _tell(session: Session, run: Run, outer_step: int, what: str) -> None:
-    """Says an event on the terminal, and records it with the run."""
-    session.reporter.line(f"outer step {outer_step}: {what}")
-    run.set_tags({f"keirin.event.{outer_step}": what})
-
-
-def _listed(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in changes.items())
 
 
 def _store(plan: PhasePlan, progress: PhaseProgress, session: Session) -> None:
@@ -236,13 +223,3 @@ def _tracked_run(plan: PhasePlan, progress: PhaseProgress, session: Session) -> 
     run.log_text(phase.model_dump_json(indent=2), "phase.json")
     progress.run_id = run.run_id
     return run
-
-
-def _metrics(event: OuterStepDone, progress: PhaseProgress) -> dict[str, float]:
-    return {
-        "meta_loss": event.meta_loss,
-        "gradient_norm": event.gradient_norm,
-        "inner_steps": sum(progress.history.columns["num_inner_steps"]),
-        "seconds": progress.seconds,
-        **event.metrics,
-    }

@@ -152,10 +152,15 @@ def remove_folder(folder: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replaces a small JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     data = json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
+    replace_file(path, data, durable=True)
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Replaces a file atomically: whoever reads it sees the old or the new one, whole."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        write_file(temporary, data, durable=True)
+        write_file(temporary, data, durable=durable)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

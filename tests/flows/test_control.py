@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 import flows.phase_runner
+import flows.prefect_watch
 from curriculum.control import Control
 from curriculum.phase import Phase
 from flows.control_records import ControlFile, change_control, running
@@ -122,3 +125,89 @@ def test_a_run_takes_it_up_records_it_and_stops_when_told(
     again = keirin("train", "--phase", "first", "--mode", mode, "--outer-steps", 12)
     assert again.code == 0
     assert "continues from outer step" in again.out
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_pause_resume_and_cancel_on_prefects_pages_do_the_same(
+    mode: str, keirin: Callable[..., Any], tiny: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the pages' buttons ask of the server, between outer steps; each is obeyed before the next one."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+    from prefect.states import Cancelling, Paused
+
+    seen: list[tuple[str, int]] = []
+    run_ids: list[Any] = []
+
+    def press(watch: Any, step: int) -> None:
+        """Pauses after the first step, goes on when that has been seen twice, cancels after the second."""
+        (run_id,) = watch._flow_runs
+        kinds = [kind for kind, _ in seen]
+        with get_client(sync_client=True) as client:
+            if step == 1 and kinds.count("Paused") == 0:
+                run_ids.append(run_id)
+                client.set_flow_run_state(run_id, Paused(timeout_seconds=600))
+                wait_for(watch, "pause")
+            elif step == 1 and kinds.count("Paused") == 2:
+                client.resume_flow_run(run_id)
+                wait_for(watch, "run")
+            elif step == 2:
+                client.set_flow_run_state(run_id, Cancelling())
+                wait_for(watch, "stop")
+
+    def wait_for(watch: Any, command: str) -> None:
+        deadline = time.monotonic() + 30
+        while watch.command != command and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert watch.command == command
+
+    watches: list[Any] = []
+    open_watch, take = flows.prefect_watch.PrefectWatch.__init__, flows.phase_runner.PhaseTelemetry.take
+
+    def opened(watch: Any, *arguments: Any) -> None:
+        watches.append(watch)
+        open_watch(watch, *arguments)
+
+    def taken(telemetry: Any, event: Any) -> None:
+        take(telemetry, event)
+        seen.append((type(event).__name__, event.outer_step))
+        assert FlowRunContext.get() is not None
+        if type(event).__name__ in ("OuterStepDone", "Paused"):
+            press(watches[0], event.outer_step)
+
+    monkeypatch.setattr(flows.prefect_watch, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(flows.phase_runner, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(flows.prefect_watch.PrefectWatch, "__init__", opened)
+    monkeypatch.setattr(flows.phase_runner.PhaseTelemetry, "take", taken)
+    answer = keirin("train", "--phase", "first", "--mode", mode, "--outer-steps", 12)
+    assert answer.code != 0
+    assert "was told to stop at outer step 2 of 12; its checkpoint is stored" in answer.error
+    steps = [step for kind, step in seen if kind == "OuterStepDone"]
+    assert steps == [1, 2]
+    assert ("Paused", 1) in seen
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run_ids[0]).state
+    assert state is not None
+    assert state.is_cancelled()
+
+
+def test_a_server_that_is_gone_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        asked = 0
+
+        def read_flow_run(self, _: object) -> Any:
+            self.asked += 1
+            raise ConnectionError("gone")
+
+    monkeypatch.setattr(flows.prefect_watch, "POLL_SECONDS", 0.001)
+    gone: Any = Gone()
+    watch = flows.prefect_watch.PrefectWatch(gone, [uuid4()])
+    watch.command = "pause"
+    time.sleep(0.05)
+    assert watch.command == "pause"  # for a while it may be back
+    monkeypatch.setattr(flows.prefect_watch, "LOST_SECONDS", 0.0)
+    deadline = time.monotonic() + 10
+    while watch.command == "pause" and time.monotonic() < deadline:
+        time.sleep(0.001)
+    watch.close()
+    assert watch.command == "run"

@@ -300,7 +300,7 @@ MOMENTS = [
     ("storage.checkpoints", "write_folder", 3, "before"),
     ("storage.files:os", "rename", 2, "before"),  # with the next checkpoint written, but not in its place
     ("storage.checkpoints:CheckpointStore", "prune", 3, "before"),
-    ("storage.tracking:MlflowRun", "log_metrics", 4, "after"),
+    ("storage.tracking:MlflowRun", "log_points", 2, "after"),
     ("storage.model_registry:ModelRegistry", "register", 1, "before"),
     ("storage.model_registry:ModelRegistry", "register", 1, "after"),
     ("storage.model_registry:ModelRegistry", "set_alias", 1, "after"),
