@@ -7,8 +7,6 @@ The run puts its phase there when it starts, so that a wish can be checked again
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from curriculum.control import Control, controlled
 from curriculum.phase import Phase
 from lopt.registry import UnknownNameError, unknown_name_message
@@ -26,7 +24,7 @@ class ControlFile:
     """
 
     def __init__(self, workspace: Workspace, run_name: str) -> None:
-        self._path = _folder(workspace) / f"{run_name}.json"
+        self._path = workspace.control / f"{run_name}.json"
         self._last = Control()
 
     def open(self, phase: Phase) -> None:
@@ -49,7 +47,7 @@ class ControlFile:
 
 def running(workspace: Workspace) -> list[str]:
     """Returns the names of the runs that can be controlled."""
-    return sorted(path.stem for path in _folder(workspace).glob("*.json"))
+    return sorted(path.stem for path in workspace.control.glob("*.json"))
 
 
 def change_control(workspace: Workspace, run: str, wish: Control) -> tuple[str, Control]:
@@ -73,14 +71,10 @@ def change_control(workspace: Workspace, run: str, wish: Control) -> tuple[str, 
     if len(found) != 1:
         many = f" {run!r} could be any of {', '.join(found)}." if found else ""
         raise UnknownNameError(unknown_name_message("running phase", run, names) + many)
-    path = _folder(workspace) / f"{found[0]}.json"
+    path = workspace.control / f"{found[0]}.json"
     record = read_json(path) or {}
     before = Control.model_validate(record.get("control", {}))
     after = Control.model_validate({**before.changes, **wish.changes, "command": wish.command})
     controlled(Phase.model_validate(record["phase"]), after)
     write_json(path, {**record, "control": after.model_dump(mode="json")})
     return found[0], after
-
-
-def _folder(workspace: Workspace) -> Path:
-    return workspace.root / "control"

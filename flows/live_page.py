@@ -21,7 +21,7 @@ WRITE_SECONDS = 3.0
 
 def live_page(workspace: Workspace, run_name: str) -> Path:
     """Returns where a run's page is."""
-    return workspace.reports / "live" / f"{run_name}.html"
+    return workspace.live_pages / f"{run_name}.html"
 
 
 class LivePage:

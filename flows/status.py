@@ -44,6 +44,16 @@ def _phases(workspace: Workspace, record: dict[str, Any], console: Console) -> N
         state = f"complete, version {phase['version']}" if phase else f"at outer step {steps[-1]}"
         table.add_row(name, state, ", ".join(steps), _validation(phase))
     console.print(table)
+    _live_pages(workspace, console)
+
+
+def _live_pages(workspace: Workspace, console: Console) -> None:
+    """Names the pages of running phases; if none runs, the newest."""
+    pages = sorted(workspace.live_pages.glob("*.html"), key=lambda page: page.stat().st_mtime)
+    running = [page for page in pages if (workspace.control / f"{page.stem}.json").exists()]
+    for page in running or pages[-1:]:
+        what = "running" if page in running else "last"
+        console.print(f"  {what}: {page.as_uri()}", highlight=False, soft_wrap=True)
 
 
 def _validation(phase: dict[str, Any] | None) -> str:

@@ -90,6 +90,15 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def live_pages(self) -> Path:
+        return self.reports / "live"
+
+    @property
+    def control(self) -> Path:
+        """One record per running phase."""
+        return self.root / "control"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

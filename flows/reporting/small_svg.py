@@ -55,12 +55,13 @@ class Scale:
     @property
     def ticks(self) -> list[float]:
         """A few round values inside."""
-        if self.log:
-            return _log_ticks(self.low, self.high)
+        decades = _log_ticks(self.low, self.high) if self.log else []
+        if len(decades) > 1:
+            return decades
         step = _round_step((self.high - self.low) / MAX_TICKS)
         first = math.ceil(self.low / step - 1e-9)
         count = math.floor(self.high / step + 1e-9) - first + 1
-        return [(first + i) * step for i in range(count)]
+        return [min(max((first + i) * step, self.low), self.high) for i in range(count)]
 
 
 def line_plot(
