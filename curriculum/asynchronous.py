@@ -192,6 +192,7 @@ class AsynchronousLearner:
         if finished.failure:
             yield from self._failed(sent, finished.failure)
         elif sent.validation is not None:
+            self.batch.tally.spent(finished.result.cost)
             self.validations.take(sent.validation, sent.task, finished.result.meta_loss)
             yield from self._close_validations()
         else:

@@ -59,9 +59,9 @@ def meta_train(
         raise ValueError(
             f"phase {phase.name!r} holds num_static_configs={phase.num_static_configs} tasks, got {len(tasks)}"
         )
-    outer_step = int(state.outer_step)
+    outer_step, tally = int(state.outer_step), UnitTally()
     if outer_step == 0 and np.isinf(float(state.best_validation)):
-        validated = _validate(phase, tasks, optimizer, state, pool, seed=seed, costs=costs)
+        validated = _validate(phase, tasks, optimizer, state, pool, tally, seed=seed, costs=costs)
         state = validated.state
         yield validated
         yield CheckpointDue(0, state)
@@ -77,12 +77,12 @@ def meta_train(
         if control.changes != changes:
             changes, phase = control.changes, controlled(original, control)
             yield Controlled(outer_step, state, changes)
-        done = _outer_step(phase, tasks, optimizer, state, pool, trace, seed=seed, costs=costs)
-        state, outer_step = done.state, done.outer_step
+        done = _outer_step(phase, tasks, optimizer, state, pool, trace, tally, seed=seed, costs=costs)
+        state, outer_step, tally = done.state, done.outer_step, UnitTally()
         yield done
         last = outer_step == phase.outer_steps
         if last or outer_step % phase.validate_every == 0:
-            validated = _validate(phase, tasks, optimizer, state, pool, seed=seed, costs=costs)
+            validated = _validate(phase, tasks, optimizer, state, pool, tally, seed=seed, costs=costs)
             state = validated.state
             yield validated
         if last or outer_step % phase.checkpoint_every == 0:
@@ -108,6 +108,7 @@ def _outer_step(
     state: LearnerState,
     pool: WorkerPool,
     trace: GradientTrace,
+    tally: UnitTally,
     *,
     seed: int,
     costs: Sequence[float] | None,
@@ -119,7 +120,10 @@ def _outer_step(
     if state.estimator_states:
         state = state._replace(estimator_states=tuple(result.state for result in results))
     gradient_norm, cosine = trace.follow(gradient)
-    telemetry = _tally(results).telemetry(gradient_norm, cosine, tasks)
+    for task, result in enumerate(results):
+        tally.received(0, result.cost)
+        tally.used(task, result.meta_loss, squared_norm(result.gradient))
+    telemetry = tally.telemetry(gradient_norm, cosine, tasks)
     return OuterStepDone(
         outer_step=int(state.outer_step),
         state=state,
@@ -131,20 +135,13 @@ def _outer_step(
     )
 
 
-def _tally(results: Sequence[WorkResult]) -> UnitTally:
-    tally = UnitTally()
-    for task, result in enumerate(results):
-        tally.received(0, result.cost)
-        tally.used(task, result.meta_loss, squared_norm(result.gradient))
-    return tally
-
-
 def _validate(
     phase: Phase,
     tasks: Sequence[TaskConfig],
     optimizer: FrozenConfig,
     state: LearnerState,
     pool: WorkerPool,
+    tally: UnitTally,
     *,
     seed: int,
     costs: Sequence[float] | None,
@@ -152,6 +149,8 @@ def _validate(
     estimator = validation_estimator(phase.estimator)
     units = work_units(estimator, tasks, optimizer, seed=(seed, VALIDATION), sigma=0.0)
     results = _run(pool, units, state.theta_average, costs)
+    for result in results:
+        tally.spent(result.cost)
     per_task = tuple(result.meta_loss for result in results)
     meta_loss = float(np.mean(per_task))
     return Validated(

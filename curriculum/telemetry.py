@@ -63,7 +63,7 @@ class StepTelemetry:
     gradient_noise_share: float = NAN
     gradient_cosine: float = NAN
     cost: UnitCost = NO_COST
-    """Of all units together."""
+    """Of all units together, and of those of validations since the step before."""
 
     @property
     def drop_rate(self) -> float:
@@ -92,7 +92,7 @@ class StepTelemetry:
             "gradient_cosine": self.gradient_cosine,
             "drop_rate": self.drop_rate,
             "compile_share": self.compile_share,
-            "unit_seconds": _ratio(sum(self.cost), self.num_units),
+            "worker_seconds": sum(self.cost),
         }
 
 
@@ -126,6 +126,10 @@ class UnitTally:
     def received(self, staleness: int, cost: UnitCost) -> None:
         """Counts a unit that came in, whether or not it is used."""
         self.staleness[staleness] += 1
+        self.spent(cost)
+
+    def spent(self, cost: UnitCost) -> None:
+        """Counts the time of a unit; called for those of validations, which compile as well."""
         self._cost = UnitCost(*(a + b for a, b in zip(self._cost, cost, strict=True)))
 
     def used(self, task: int, meta_loss: float, square: float) -> None:

@@ -5,6 +5,7 @@ The browser loads it again by itself while the phase runs. Like the report it as
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,7 @@ from markupsafe import Markup
 from flows.reporting.formatting import DASH, count_text, loss_text, percent_text, plural, seconds_text
 from flows.reporting.live_data import LiveReport, LiveTask, Recent
 from flows.reporting.series import Series
-from flows.reporting.small_svg import Line, bar_plot, line_plot, spark_line
-from flows.reporting.statistics import moving_trend, smoothing_window
+from flows.reporting.small_svg import NARROW, WIDE, Box, Line, bar_plot, line_plot, spark_line
 
 MAX_TASKS, MAX_FAMILIES, MAX_EVENTS = 60, 24, 40
 
@@ -86,14 +86,14 @@ def _tiles(report: LiveReport) -> list[tuple[str, str, str]]:
         ("Validation loss", loss_text(validation[-1] if validation else None), best),
         ("Time", seconds_text(report.seconds), left),
         (
-            "Inner steps per second",
+            "Inner steps/s",
             DASH if rate is None else count_text(round(rate)),
             f"{_short(report.inner_steps)} in all",
         ),
-        ("Compile share", percent_text(_compile_share(recent)), over),
+        ("Compile share", _share(_compile_share(recent)), over),
         (
             "Dropped",
-            percent_text(_drop_rate(recent)),
+            _share(_drop_rate(recent)),
             f"{recent.num_stale} stale, {recent.num_not_finite} not finite, {over}",
         ),
     ]
@@ -101,8 +101,6 @@ def _tiles(report: LiveReport) -> list[tuple[str, str, str]]:
 
 def _losses(report: LiveReport) -> list[Panel]:
     loss, validation = report.curve("meta_loss"), report.curve("validation_loss")
-    smooth = moving_trend(loss.values, smoothing_window(len(loss.values)))
-    lines = [Line(loss.steps, loss.values, 0, faint=True), Line(loss.steps, smooth, 0)]
     return [
         _panel(
             "Validation loss",
@@ -110,34 +108,41 @@ def _losses(report: LiveReport) -> list[Panel]:
             "The averaged θ on fixed tasks and data; dashed: at the phase's start.",
             lines=[Line(validation.steps, validation.values, 1, dots=True)],
             mark=validation.values[0] if validation.values else None,
+            box=WIDE,
         ),
         _panel(
             "Meta-loss",
             loss,
             "At the perturbed θ, on the tasks of the step; the line is a trend.",
-            lines=lines,
+            box=WIDE,
         ),
     ]
 
 
 def _gradient(report: LiveReport) -> list[Panel]:
     return [
-        _panel("Norm", report.curve("gradient_norm"), "Before clipping.", log=True),
+        _panel("Norm", report.curve("gradient_norm"), "Before clipping.", log=True, text=_short),
         _panel(
-            "Variance of one unit", report.curve("gradient_variance"), "About the batch's mean.", log=True
+            "Unit variance",
+            report.curve("gradient_variance"),
+            "Of one unit's gradient, about the batch's mean.",
+            log=True,
+            text=_short,
         ),
         _panel(
             "Noise share",
             report.curve("gradient_noise_share"),
             "0: the batch agrees. 1: the step is a random one; larger batches help.",
             limits=(0.0, 1.2),
+            text=_plain,
             mark=1.0,
         ),
         _panel(
-            "Cosine with the step before",
+            "Cosine",
             report.curve("gradient_cosine"),
-            "About 0: noise. Below: overshooting.",
+            "With the step before. About 0: noise; below: overshooting.",
             limits=(-1.0, 1.0),
+            text=_plain,
             mark=0.0,
         ),
     ]
@@ -149,19 +154,19 @@ def _work(report: LiveReport) -> list[Panel]:
     limit = "" if recent.max_staleness is None else f"; above {recent.max_staleness} dropped"
     rate, share = report.curve("inner_steps_per_second"), (0.0, 1.0)
     return [
-        _panel("Inner steps per second", rate, "All workers together, over half a minute.", integer=True),
+        _panel("Inner steps/s", rate, "All workers together, over half a minute.", text=_short),
         _panel(
             "Compile share",
             report.curve("compile_share"),
             "Of the workers' time.",
-            percent=True,
+            text=_share,
             limits=share,
         ),
         _panel(
             "Drop rate",
             report.curve("drop_rate"),
             "Units that came too late, or not finite.",
-            percent=True,
+            text=_share,
             limits=share,
         ),
         Panel(
@@ -182,8 +187,7 @@ def _families(report: LiveReport) -> list[Panel]:
 
 
 def _with_trend(curve: Series, series: int) -> list[Line]:
-    smooth = moving_trend(curve.values, smoothing_window(len(curve.values)))
-    return [Line(curve.steps, curve.values, series, faint=True), Line(curve.steps, smooth, series)]
+    return [Line(curve.steps, curve.values, series, faint=True), Line(curve.steps, curve.smooth(), series)]
 
 
 def _panel(
@@ -195,11 +199,12 @@ def _panel(
     log: bool = False,
     limits: tuple[float, float] | None = None,
     mark: float | None = None,
-    percent: bool = False,
-    integer: bool = False,
+    text: Callable[[float], str] = loss_text,
+    box: Box = NARROW,
 ) -> Panel:
-    text = percent_text if percent else (lambda value: _short(value)) if integer else loss_text
-    svg = line_plot(lines or _with_trend(curve, 0), title=title, log=log, limits=limits, mark=mark, text=text)
+    """Returns a plot of the curve with its trend, or of other lines; `text` writes values and ticks."""
+    drawn = lines or _with_trend(curve, 0)
+    svg = line_plot(drawn, title=title, log=log, limits=limits, mark=mark, text=text, box=box)
     return Panel(title, DASH if curve.last is None else text(curve.last), svg, note)
 
 
@@ -217,6 +222,15 @@ def _compile_share(recent: Recent) -> float | None:
 
 def _drop_rate(recent: Recent) -> float | None:
     return (recent.num_stale + recent.num_not_finite) / recent.num_units if recent.num_units else None
+
+
+def _share(fraction: float | None) -> str:
+    """Returns a percentage; what rounds to nothing is 0."""
+    return percent_text(0.0 if fraction is not None and 0.0 < fraction < 5e-4 else fraction)
+
+
+def _plain(value: float) -> str:
+    return f"{round(value, 2):g}".replace("-", "−")
 
 
 def _short(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 from pydantic import BaseModel, Field
 
@@ -51,6 +52,12 @@ class Series(BaseModel):
     def last(self) -> float | None:
         """The newest point."""
         return self.values[-1] if self.values else None
+
+    def smooth(self) -> list[float]:
+        """Returns the mean of the values around each, a tenth of the curve: cheap, and free of lag."""
+        half, sums = len(self.values) // 20, [0.0, *accumulate(self.values)]
+        spans = [(max(0, i - half), min(len(self.values), i + half + 1)) for i in range(len(self.values))]
+        return [(sums[end] - sums[start]) / (end - start) for start, end in spans]
 
     @classmethod
     def of(cls, steps: Sequence[float], values: Sequence[float], *, capacity: int = 400) -> Series:

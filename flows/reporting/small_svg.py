@@ -13,9 +13,29 @@ from markupsafe import Markup, escape
 
 from flows.reporting.formatting import loss_text
 
-WIDTH, HEIGHT = 340.0, 170.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 24.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 10.0, 10.0, 24.0
 MAX_TICKS = 4
+
+
+@dataclass(frozen=True)
+class Box:
+    """The size of a plot, in the units of its texts."""
+
+    width: float
+    height: float
+
+    @property
+    def right(self) -> float:
+        """Where the vertical axis's lines end."""
+        return self.width - RIGHT
+
+    @property
+    def bottom(self) -> float:
+        """Where the horizontal axis is."""
+        return self.height - BOTTOM
+
+
+NARROW, WIDE = Box(260.0, 150.0), Box(500.0, 210.0)
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,7 @@ def line_plot(
     limits: tuple[float, float] | None = None,
     mark: float | None = None,
     text: Callable[[float], str] = loss_text,
+    box: Box = NARROW,
 ) -> Markup:
     """Returns a plot over outer steps as inline SVG.
 
@@ -82,6 +103,7 @@ def line_plot(
       limits: Of the vertical axis; None: what the values span.
       mark: A value at which a horizontal line is drawn.
       text: How ticks are written.
+      box: Its size.
     """
     drawn = [_usable(line, log) for line in lines]
     values = [value for line in drawn for value in line.values]
@@ -89,35 +111,40 @@ def line_plot(
     if not values:
         return _svg(
             title,
-            f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" class="t" text-anchor="middle">no values yet</text>',
+            f'<text x="{box.width / 2}" y="{box.height / 2}" class="t" text-anchor="middle">no values yet</text>',
         )
     low, high = limits or _span(values, log)
-    across = Scale(min(steps), max(steps), LEFT, WIDTH - RIGHT)
-    up = Scale(low, high, HEIGHT - BOTTOM, TOP, log)
-    parts = [*_grid(up, text), *_below(across)]
+    across = Scale(min(steps), max(steps), LEFT, box.right)
+    up = Scale(low, high, box.bottom, TOP, log)
+    parts = [*_grid(box, up, text), *_below(box, across)]
     if mark is not None and low <= mark <= high:
-        parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" class="m"/>')
-    return _svg(title, *parts, *(_drawn(line, across, up) for line in drawn))
+        parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{box.right}" class="m"/>')
+    return _svg(box, title, *parts, *(_drawn(line, across, up) for line in drawn))
 
 
-def bar_plot(bars: Mapping[int, int], *, title: str, bad_above: int | None = None) -> Markup:
+def bar_plot(
+    bars: Mapping[int, int], *, title: str, bad_above: int | None = None, box: Box = NARROW
+) -> Markup:
     """Returns a histogram over small whole numbers; bars above `bad_above` are in the colour of what went wrong."""
     if not bars:
-        return line_plot((), title=title)
+        return line_plot((), title=title, box=box)
     last = max(*bars, bad_above or 0, 4)
-    up = Scale(0.0, max(bars.values()), HEIGHT - BOTTOM, TOP)
-    wide = (WIDTH - LEFT - RIGHT) / (last + 1)
-    parts = _grid(up, lambda value: f"{value:g}")
+    up = Scale(0.0, max(bars.values()), box.bottom, TOP)
+    wide = (box.right - LEFT) / (last + 1)
+    parts = _grid(box, up, lambda value: f"{value:g}")
     for age, count in bars.items():
         x, y = LEFT + age * wide, up(count)
         kind = "b bad" if bad_above is not None and age > bad_above else "b"
-        box = f'x="{x + 0.08 * wide:.1f}" y="{y:.1f}" width="{0.84 * wide:.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
-        parts.append(f'<rect {box} class="{kind}"><title>{age}: {count}</title></rect>')
+        place = (
+            f'x="{x + 0.08 * wide:.1f}" y="{y:.1f}" width="{0.84 * wide:.1f}" height="{box.bottom - y:.1f}"'
+        )
+        parts.append(f'<rect {place} class="{kind}"><title>{age}: {count}</title></rect>')
     every = max(1, math.ceil((last + 1) / 12))
     parts += [
-        _text(LEFT + (age + 0.5) * wide, HEIGHT - 8, str(age), "middle") for age in range(0, last + 1, every)
+        _text(LEFT + (age + 0.5) * wide, box.height - 8, str(age), "middle")
+        for age in range(0, last + 1, every)
     ]
-    return _svg(title, *parts)
+    return _svg(box, title, *parts)
 
 
 def spark_line(steps: Sequence[float], values: Sequence[float], *, title: str) -> Markup:
@@ -150,25 +177,25 @@ def _span(values: Sequence[float], log: bool) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _grid(up: Scale, text: Callable[[float], str]) -> list[str]:
+def _grid(box: Box, up: Scale, text: Callable[[float], str]) -> list[str]:
     rows = []
     for value in up.ticks:
         y = up(value)
-        rows.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" class="g"/>')
+        rows.append(f'<path d="M{LEFT} {y:.1f}H{box.right}" class="g"/>')
         rows.append(_text(LEFT - 6, y + 3.5, text(value), "end"))
     return rows
 
 
-def _below(across: Scale) -> list[str]:
+def _below(box: Box, across: Scale) -> list[str]:
     if across.low == across.high:
-        return [_text(across(across.low), HEIGHT - 8, f"{across.low:g}", "middle")]
+        return [_text(across(across.low), box.height - 8, f"{across.low:g}", "middle")]
     ticks = [tick for tick in across.ticks if tick == int(tick)]
-    return [_text(across(tick), HEIGHT - 8, f"{tick:g}", "middle") for tick in ticks]
+    return [_text(across(tick), box.height - 8, f"{tick:g}", "middle") for tick in ticks]
 
 
 def _drawn(line: Line, across: Scale, up: Scale) -> str:
     points = [
-        (across(step), min(max(up(value), TOP - 8), HEIGHT))
+        (across(step), min(max(up(value), TOP - 8), up.start + 8))
         for step, value in zip(line.steps, line.values, strict=True)
     ]
     if not points:
@@ -186,8 +213,8 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" class="t" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(title: str, *parts: str) -> Markup:
-    start = f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH:g} {HEIGHT:g}">'
+def _svg(box: Box, title: str, *parts: str) -> Markup:
+    start = f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {box.width:g} {box.height:g}">'
     return Markup(start + "".join(parts) + "</svg>")  # texts were escaped where they were put in
 
 
