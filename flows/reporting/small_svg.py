@@ -110,6 +110,7 @@ def line_plot(
     steps = [step for line in drawn for step in line.steps]
     if not values:
         return _svg(
+            box,
             title,
             f'<text x="{box.width / 2}" y="{box.height / 2}" class="t" text-anchor="middle">no values yet</text>',
         )

@@ -78,6 +78,14 @@ def test_a_curve_leaves_out_what_is_not_finite_and_forgets() -> None:
     assert Series.model_validate_json(series.model_dump_json()) == series
 
 
+def test_a_smooth_curve_is_the_mean_around_each_value() -> None:
+    values = list(np.random.default_rng(0).normal(size=40))
+    smooth = Series.of(range(40), values).smooth()  # two on either side
+    assert smooth[10] == pytest.approx(np.mean(values[8:13]))
+    assert smooth[0] == pytest.approx(np.mean(values[:3]))
+    assert Series.of([1, 2], [1.0, 2.0]).smooth() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("low", "high"), [(0.0, 1.0), (-3.0, 17.0), (0.00012, 0.00013), (1e6, 3e6), (-1.0, 1.0)]
 )
