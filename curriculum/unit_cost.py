@@ -11,6 +11,7 @@ which is why the share is worth knowing.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ class CostTimer:
     @property
     def cost(self) -> UnitCost:
         """What it came to."""
-        compiling = min(sum(end - start for start, end in self._spans), self._seconds)
+        compiling = min(math.fsum(end - start for start, end in self._spans), self._seconds)
         return UnitCost(compiling, self._seconds - compiling)
 
 
