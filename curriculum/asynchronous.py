@@ -166,6 +166,7 @@ class AsynchronousLearner:
         task = self.assignment.next(worker)
         self._tag += 1
         unit = self._unit(task, self._how, (self.seed, ASYNCHRONOUS, self._began_at, self._tag), None)
+        unit = unit._replace(outer_step=self.outer_step)
         if self.phase.estimator.is_stateless:
             self.stream.start(worker, run_work_unit, (unit, self._theta), tag=self._tag)
         else:

@@ -113,7 +113,8 @@ def _outer_step(
     seed: int,
     costs: Sequence[float] | None,
 ) -> OuterStepDone:
-    units = work_units(phase.estimator, tasks, optimizer, seed=(seed, TRAINING, int(state.outer_step)))
+    step = int(state.outer_step)
+    units = work_units(phase.estimator, tasks, optimizer, seed=(seed, TRAINING, step), outer_step=step)
     results = _run(pool, units, state.theta, costs, state.estimator_states)
     gradient = aggregate([result.gradient for result in results])
     state = apply_meta_gradient(phase, state, gradient)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from curriculum.worker import WorkUnit
 from lopt.config import FrozenConfig
+from lopt.outer_schedule import END_OF_SCHEDULE
 from task_generator.task_config import TaskConfig
 
 TRAINING, VALIDATION, ASYNCHRONOUS = 0, 1, 2
@@ -19,10 +20,11 @@ def work_units(
     *,
     seed: tuple[int, ...],
     sigma: float | None = None,
+    outer_step: int = END_OF_SCHEDULE,
 ) -> list[WorkUnit]:
-    """Returns one unit per task; unit i's randomness is `(*seed, i)`."""
+    """Returns one unit per task; unit i's randomness is `(*seed, i)`, its lengths are those of `outer_step`."""
     how, architecture = estimator.canonical_json(), optimizer.canonical_json()
     return [
-        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma)
+        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma, outer_step)
         for index, task in enumerate(tasks)
     ]

@@ -24,6 +24,7 @@ from lopt.estimators import ESTIMATORS
 from lopt.estimators.evolution import TasksConfig
 from lopt.estimators.full_es import FullEs
 from lopt.family_data import Data, separate_data
+from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.registry import lookup
 from lopt.types import LearnedOptimizer, MetaGradient, PyTree, TaskFamily, Theta
 from task_generator.task_config import TaskConfig
@@ -107,6 +108,7 @@ class WorkUnit(NamedTuple):
     optimizer: str  # architecture configuration as JSON
     seed: tuple[int, ...]  # folded into the key one after the other
     sigma: float | None  # 0: measure theta itself, with the same program (full ES); None: the estimator's own
+    outer_step: int = END_OF_SCHEDULE  # decides lengths that grow; with the same program
 
 
 class WorkResult(NamedTuple):
@@ -144,7 +146,7 @@ class _Program(NamedTuple):
     """One static configuration's estimator, compiled when first called."""
 
     estimate: Callable[..., tuple[MetaGradient, PyTree]]
-    """(theta, state, key, sigma) → (meta-gradient, next state)."""
+    """(theta, state, key, sigma, outer step) → (meta-gradient, next state)."""
     init: Callable[[Theta], PyTree]
     """theta → the state before the first window."""
     shapes: Callable[[], PyTree]
@@ -164,12 +166,12 @@ def _program(task_json: str, estimator_json: str, optimizer_json: str) -> _Progr
     data, with_data = separate_data(family)
 
     def estimate(
-        data: Data, theta: Theta, state: PyTree, key: jax.Array, sigma: jax.Array
+        data: Data, theta: Theta, state: PyTree, key: jax.Array, sigma: jax.Array, outer_step: jax.Array
     ) -> tuple[MetaGradient, PyTree]:
         estimator = config.build(with_data(data), learned)
         if isinstance(estimator, FullEs):  # one program for training and, at σ = 0, validation
-            return estimator.measure(theta, key, sigma), state
-        result: tuple[MetaGradient, PyTree] = estimator.estimate(theta, state, key)
+            return estimator.measure(theta, key, sigma, outer_step), state
+        result: tuple[MetaGradient, PyTree] = estimator.estimate(theta, state, key, outer_step)
         return result
 
     def init(theta: Theta) -> PyTree:
@@ -210,8 +212,16 @@ def _estimate(unit: WorkUnit, theta: Theta, state: PyTree) -> tuple[MetaGradient
     if sigma is None:
         sigma = json.loads(unit.estimator).get("sigma", 0.0)
     keyed = with_keys(state, program.shapes()) if jax.tree.leaves(state) else ()
-    result, after = program.estimate(theta, keyed, key_from_seed(unit.seed), jnp.float32(sigma))
-    return jax.device_get(result), without_keys(after)
+    key, outer_step = key_from_seed(unit.seed), jnp.int32(unit.outer_step)
+    result, after = program.estimate(theta, keyed, key, jnp.float32(sigma), outer_step)
+    result = jax.device_get(result)
+    return WorkResult(
+        gradient=jax.tree.map(np.asarray, result.mean),
+        meta_loss=float(result.meta_loss),
+        num_inner_steps=float(result.num_inner_steps),
+        metrics={name: float(value) for name, value in result.metrics.items()},
+        state=without_keys(after),
+    )
 
 
 class AsyncUnit(NamedTuple):

@@ -104,6 +104,11 @@ class MetaGradientEstimator(Protocol):
         """Returns the estimator's state (empty for stateless ones)."""
         ...
 
-    def estimate(self, theta: Theta, state: PyTree, key: PRNGKey) -> tuple[MetaGradient, PyTree]:
-        """Returns a meta-gradient estimate and the next state."""
+    def estimate(
+        self, theta: Theta, state: PyTree, key: PRNGKey, outer_step: int | Scalar = ...
+    ) -> tuple[MetaGradient, PyTree]:
+        """Returns a meta-gradient estimate and the next state.
+
+        Lengths that grow are those of `outer_step`, which may be traced; by default schedules have ended.
+        """
         ...

@@ -26,6 +26,7 @@ from lopt.estimators.differentiable import window_loss
 from lopt.estimators.evolution import EvolutionConfig, mean_over_tasks
 from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig, one_copy
 from lopt.estimators.unrolled_backprop import longest_window
+from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
 
 EXPLODED = 100.0
@@ -59,7 +60,9 @@ class CombinedConfig(EvolutionConfig, WindowedConfig):
 class Combined(OneTrajectory[CombinedConfig]):
     """The estimator that a `CombinedConfig` describes; its state is a trajectory."""
 
-    def estimate(self, theta: Theta, state: Trajectory, key: PRNGKey) -> tuple[MetaGradient, Trajectory]:
+    def estimate(
+        self, theta: Theta, state: Trajectory, key: PRNGKey, outer_step: int | Scalar = END_OF_SCHEDULE
+    ) -> tuple[MetaGradient, Trajectory]:
         """Returns the next window's meta-gradient and the trajectory at its end."""
         c, lanes, sigma = self.config, self.unroller.num_lanes, jnp.float32(self.config.sigma)
         epsilon_key, begin_key, length_key = jax.random.split(key, 3)
@@ -67,8 +70,8 @@ class Combined(OneTrajectory[CombinedConfig]):
         own = jax.tree.map(lambda t: jnp.broadcast_to(t, (1, lanes, *t.shape)), theta)
         twins = directions.twins(theta, sigma)
         thetas = jax.tree.map(lambda both, one: jnp.concatenate([both, one]), twins, own)
-        before = self.unroller.ready(thetas, state, begin_key)
-        end = self.unroller.window_end(before, length_key)
+        before = self.unroller.ready(thetas, state, begin_key, outer_step)
+        end = self.unroller.window_end(before, length_key, outer_step)
         losses, gradients = self._differentiate(twins, before, end)
         after, _ = self.unroller.advance(own, one_copy(before, 2), end)
         by_backprop = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)  # of both twins

@@ -14,7 +14,9 @@ from pydantic import Field, model_validator
 
 from lopt.fitness import TaskNormalization, unit_norm, utilities
 from lopt.lanes import ChoicesPerTask, repeat_dynamics, sample_dynamics
+from lopt.lengths import AnyLengths, LogUniformConfig
 from lopt.objective import ObjectiveConfig, worst_loss
+from lopt.outer_schedule import PiecewiseLinear
 from lopt.perturbations import AntitheticConfig, AnyPerturbation
 from lopt.perturbations.antithetic import squared_norm
 from lopt.perturbations.base import Directions
@@ -28,7 +30,12 @@ class TasksConfig(ObjectiveConfig):
 
     min_horizon: int = Field(ge=1)
     max_horizon: int = Field(ge=1)
-    """The horizon is drawn log-uniformly between these, both included, once per unroll."""
+    """The horizon is drawn between these, both included, once per unroll."""
+    horizons: AnyLengths = LogUniformConfig()
+    """How."""
+    horizon_limit: PiecewiseLinear | None = None
+    """Largest horizon by outer step: both ends of the range stay below it until it has grown past them. None: no
+    limit."""
     num_tasks: int = Field(ge=1)
     """Dynamic configurations vectorised over one static one."""
     task_normalization: TaskNormalization = "none"
@@ -42,6 +49,7 @@ class TasksConfig(ObjectiveConfig):
             raise ValueError(
                 f"`min_horizon` must not exceed `max_horizon`, got {self.min_horizon} > {self.max_horizon}"
             )
+        require_reaches(self.horizon_limit, "horizon_limit", self.max_horizon, "max_horizon")
         return self
 
     @property
@@ -137,8 +145,28 @@ def _clip_differences(losses: jax.Array, limit: float) -> jax.Array:
     return middle + jnp.clip(losses - middle, -limit / 2, limit / 2)
 
 
-def sample_horizon(key: PRNGKey, low: int, high: int) -> Scalar:
-    """Returns an int32 drawn log-uniformly from [low, high], both included."""
-    log_low, log_high = jnp.log(jnp.float32(low)), jnp.log(jnp.float32(high + 1))
-    draw = jnp.exp(log_low + jax.random.uniform(key) * (log_high - log_low))
-    return jnp.clip(jnp.floor(draw).astype(jnp.int32), low, high)
+def draw_horizon(config: TasksConfig, key: PRNGKey, outer_step: int | Scalar) -> Scalar:
+    """Returns the horizon of an unroll that starts at `outer_step`, int32."""
+    low = limited(config.min_horizon, config.horizon_limit, outer_step)
+    high = limited(config.max_horizon, config.horizon_limit, outer_step)
+    return config.horizons.sample(key, low, high)
+
+
+def limited(length: int, limit: PiecewiseLinear | None, outer_step: int | Scalar) -> int | Scalar:
+    """Returns the length, or what the limit is at `outer_step`, rounded, where that is less."""
+    if limit is None:
+        return length
+    return jnp.minimum(jnp.maximum(jnp.round(limit.at(outer_step)).astype(jnp.int32), 1), length)
+
+
+def require_reaches(limit: PiecewiseLinear | None, name: str, length: int, length_name: str) -> None:
+    """Refuses a limit that ends below what it is a limit of.
+
+    Raises:
+      ValueError: If so.
+    """
+    if limit is not None and limit.last < length:
+        raise ValueError(
+            f"`{name}` must grow to `{length_name}` = {length} or beyond, got {limit.last:g} at its end. Lower "
+            f"`{length_name}`, or add a point to the schedule."
+        )

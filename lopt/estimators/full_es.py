@@ -17,14 +17,15 @@ import jax.numpy as jnp
 
 from lopt.estimators.evolution import (
     EvolutionConfig,
+    draw_horizon,
     draw_lanes,
     evolution_gradient,
     family_of,
-    sample_horizon,
 )
 from lopt.inner_loop import InnerState
 from lopt.lanes import init_lanes
 from lopt.objective import meta_loss, run_window, start_trace
+from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.perturbations.shared import LaneThetas, lane_thetas
 from lopt.types import (
     Dynamic,
@@ -67,11 +68,15 @@ class FullEs:
         del theta, key
         return ()
 
-    def estimate(self, theta: Theta, state: PyTree, key: PRNGKey) -> tuple[MetaGradient, PyTree]:
+    def estimate(
+        self, theta: Theta, state: PyTree, key: PRNGKey, outer_step: int | Scalar = END_OF_SCHEDULE
+    ) -> tuple[MetaGradient, PyTree]:
         """Returns the meta-gradient averaged over tasks and pairs, from horizon and tasks drawn with `key`."""
-        return self.measure(theta, key, jnp.float32(self.config.sigma)), state
+        return self.measure(theta, key, jnp.float32(self.config.sigma), outer_step), state
 
-    def measure(self, theta: Theta, key: PRNGKey, sigma: Scalar) -> MetaGradient:
+    def measure(
+        self, theta: Theta, key: PRNGKey, sigma: Scalar, outer_step: int | Scalar = END_OF_SCHEDULE
+    ) -> MetaGradient:
         """Returns what `estimate` does, with σ as a traced number.
 
         With σ = 0 both twins are theta itself: `meta_loss` then is the validation loss on the tasks that `key`
@@ -80,7 +85,7 @@ class FullEs:
         c = self.config
         lanes = c.num_tasks * c.num_pairs
         horizon_key, dynamic_key, run_key, epsilon_key = jax.random.split(key, 4)
-        horizon = sample_horizon(horizon_key, c.min_horizon, c.max_horizon)
+        horizon = draw_horizon(c, horizon_key, outer_step)
         dynamics = draw_lanes(c, self.family, dynamic_key)
         directions = c.perturbation.sample(theta, epsilon_key, lanes)
         thetas = lane_thetas(self.learned_optimizer, theta, directions, sigma)

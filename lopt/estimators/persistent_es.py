@@ -26,8 +26,9 @@ from pydantic import model_validator
 
 from lopt.estimators.evolution import EvolutionConfig, evolution_gradient
 from lopt.estimators.trajectory import Trajectory, Unroller, WindowedConfig
+from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.perturbations.base import Directions
-from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, TaskFamily, Theta
+from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
 
 
 class PersistentEsConfig(EvolutionConfig, WindowedConfig):
@@ -70,7 +71,7 @@ class PersistentEs:
         return PersistentState(self.unroller.ended(theta, copies=2), zero)
 
     def estimate(
-        self, theta: Theta, state: PersistentState, key: PRNGKey
+        self, theta: Theta, state: PersistentState, key: PRNGKey, outer_step: int | Scalar = END_OF_SCHEDULE
     ) -> tuple[MetaGradient, PersistentState]:
         """Returns the next window's meta-gradient and the state at its end."""
         c, sigma = self.config, jnp.float32(self.config.sigma)
@@ -78,13 +79,15 @@ class PersistentEs:
         directions = self._sample(theta, epsilon_key)
         twins = directions.twins(theta, sigma)
         is_new = state.trajectory.is_over
-        before = self.unroller.ready(twins, state.trajectory, begin_key)
+        before = self.unroller.ready(twins, state.trajectory, begin_key, outer_step)
         total = jax.tree.map(
             lambda old, new: jnp.where(is_new, new, old + new), state.perturbation_sum, directions.dense()
         )
-        end = self.unroller.window_end(before, length_key)
+        end = self.unroller.window_end(before, length_key, outer_step)
         after, losses = self.unroller.advance(twins, before, end)
-        gradient, metrics = evolution_gradient(c, total, self._share(losses.T, before, after), sigma)
+        gradient, metrics = evolution_gradient(
+            c, total, self._share(losses.T, before, after, outer_step), sigma
+        )
         num_steps = (end - before.step).astype(jnp.float32)
         result = MetaGradient(
             gradient,
@@ -97,13 +100,16 @@ class PersistentEs:
     def _sample(self, theta: Theta, key: PRNGKey) -> Directions:
         return self.config.perturbation.sample(theta, key, self.unroller.num_lanes)
 
-    def _share(self, losses: jax.Array, before: Trajectory, after: Trajectory) -> jax.Array:
+    def _share(
+        self, losses: jax.Array, before: Trajectory, after: Trajectory, outer_step: int | Scalar
+    ) -> jax.Array:
         """Returns what the window adds to the unroll's loss, times the number of windows T / K.
 
-        The mean over windows then is the gradient of the unroll's loss.
+        The mean over windows then is the gradient of the unroll's loss; K is their mean length.
         """
+        length = self.unroller.mean_length(outer_step)
         if self.config.aggregate == "final":
-            windows = before.horizon.astype(jnp.float32) / self.config.unroll_length
+            windows = before.horizon.astype(jnp.float32) / length
             return jnp.where(after.is_over, losses * windows, 0.0)
-        share: jax.Array = losses * (after.step - before.step).astype(jnp.float32) / self.config.unroll_length
+        share: jax.Array = losses * (after.step - before.step).astype(jnp.float32) / length
         return share

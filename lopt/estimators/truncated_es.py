@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from lopt.estimators.evolution import EvolutionConfig, evolution_gradient
 from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig, one_copy
-from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, TaskFamily, Theta
+from lopt.outer_schedule import END_OF_SCHEDULE
+from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
 
 Carry = Literal["theta", "positive_twin"]
 
@@ -37,7 +38,9 @@ class TruncatedEsConfig(EvolutionConfig, WindowedConfig):
 class TruncatedEs(OneTrajectory[TruncatedEsConfig]):
     """The estimator that a `TruncatedEsConfig` describes; its state is a trajectory."""
 
-    def estimate(self, theta: Theta, state: Trajectory, key: PRNGKey) -> tuple[MetaGradient, Trajectory]:
+    def estimate(
+        self, theta: Theta, state: Trajectory, key: PRNGKey, outer_step: int | Scalar = END_OF_SCHEDULE
+    ) -> tuple[MetaGradient, Trajectory]:
         """Returns the next window's meta-gradient and the trajectory at its end."""
         c, lanes = self.config, self.unroller.num_lanes
         sigma = jnp.float32(c.sigma)
@@ -50,8 +53,8 @@ class TruncatedEs(OneTrajectory[TruncatedEsConfig]):
                 thetas,
                 theta,
             )
-        before = self.unroller.ready(thetas, state, begin_key)
-        end = self.unroller.window_end(before, length_key)
+        before = self.unroller.ready(thetas, state, begin_key, outer_step)
+        end = self.unroller.window_end(before, length_key, outer_step)
         after, losses = self.unroller.advance(thetas, before, end)
         gradient, metrics = evolution_gradient(c, directions, losses[:2].T, sigma)
         num_steps = (end - before.step).astype(jnp.float32)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from lopt.estimators.differentiable import window_loss
 from lopt.estimators.evolution import mean_over_tasks
 from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig
+from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
 
 
@@ -46,7 +47,9 @@ def longest_window(config: WindowedConfig) -> int:
 class UnrolledBackprop(OneTrajectory[UnrolledBackpropConfig]):
     """The estimator that an `UnrolledBackpropConfig` describes; its state is a trajectory."""
 
-    def estimate(self, theta: Theta, state: Trajectory, key: PRNGKey) -> tuple[MetaGradient, Trajectory]:
+    def estimate(
+        self, theta: Theta, state: Trajectory, key: PRNGKey, outer_step: int | Scalar = END_OF_SCHEDULE
+    ) -> tuple[MetaGradient, Trajectory]:
         """Returns the next window's meta-gradient and the trajectory at its end.
 
         A task whose gradient is not finite counts as zero; `fraction_not_finite` says how many did.
@@ -54,8 +57,8 @@ class UnrolledBackprop(OneTrajectory[UnrolledBackpropConfig]):
         c, lanes = self.config, self.unroller.num_lanes
         begin_key, length_key = jax.random.split(key)
         thetas = jax.tree.map(lambda t: jnp.broadcast_to(t, (1, lanes, *t.shape)), theta)
-        before = self.unroller.ready(thetas, state, begin_key)
-        end = self.unroller.window_end(before, length_key)
+        before = self.unroller.ready(thetas, state, begin_key, outer_step)
+        end = self.unroller.window_end(before, length_key, outer_step)
         loss = window_loss(
             self.unroller, before, end, max_steps=c.max_steps, second_derivatives=c.second_derivatives
         )

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lopt.estimators import ESTIMATORS
-from lopt.estimators.evolution import sample_horizon
 from lopt.estimators.full_es import FullEs, FullEsConfig
 from lopt.lanes import init_lanes, repeat_dynamics, sample_dynamics
+from lopt.lengths import LogUniformConfig
 from tests.support.learned_rate import LearnedRate, QuadraticFamily
 
 
@@ -113,7 +113,7 @@ def test_log_scale_weighs_relative_improvements() -> None:
 
 def test_horizons_are_log_uniform_and_include_both_ends() -> None:
     draws = np.asarray(
-        jax.vmap(lambda k: sample_horizon(k, 2, 8))(jax.random.split(jax.random.key(0), 8_000))
+        jax.vmap(lambda k: LogUniformConfig().sample(k, 2, 8))(jax.random.split(jax.random.key(0), 8_000))
     )
     assert (draws.min(), draws.max()) == (2, 8)
     expected = np.log(np.arange(3, 10) / np.arange(2, 9)) / np.log(9 / 2)
