@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from curriculum.phase import Phase, ThetaOptimizerConfig
-from curriculum.schedules import learning_rate_schedule
+from curriculum.phase import Phase
+from curriculum.theta_optimizer import theta_optimizer
 from lopt.types import PyTree, Theta
 
 
@@ -33,20 +33,6 @@ class LearnerState(NamedTuple):
     estimator_states: tuple[PyTree, ...] = ()
     """Of an estimator that looks at windows: where every task's trajectory is, as NumPy. Synchronous training only:
     asynchronous workers keep theirs."""
-
-
-def theta_optimizer(config: ThetaOptimizerConfig, outer_steps: int) -> optax.GradientTransformation:
-    """Returns the optax transformation of theta that a phase describes."""
-    schedule = learning_rate_schedule(
-        config.schedule,
-        peak=config.learning_rate,
-        num_steps=outer_steps,
-        warm_up=config.warm_up,
-        final_fraction=config.final_fraction,
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.gradient_clip), optax.adam(schedule, b1=config.b1, b2=config.b2)
-    )
 
 
 def init_learner(phase: Phase, theta: Theta, estimator_states: Sequence[PyTree] = ()) -> LearnerState:

@@ -2,40 +2,29 @@
 
 A phase says which tasks, how large (by predicted seconds per inner step), how long (horizons), how the
 meta-gradient is estimated and applied, and where theta starts. It is validated whole at construction. Critical
-numbers have no default. Derive a phase from another with `lopt.config.derive`, which re-validates.
+numbers have no default. Derive a phase from another with `lopt.config.derive`, which re-validates, or with
+`curriculum.scaling` for other hardware. Where a phase starts is checked where phases are registered.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from curriculum.schedules import ScheduleName
+from curriculum.theta_optimizer import ThetaOptimizerConfig
 from lopt.config import FrozenConfig
 from lopt.estimators import AnyEstimator
+from lopt.estimators.evolution import TasksConfig
+from lopt.estimators.trajectory import WindowedConfig
+from lopt.outer_schedule import PiecewiseLinear
 from lopt.registry import lookup
 from runtime_model.rejection import SAFETY_QUANTILE, ProblemSizeThresholds
 from task_generator.held_out import HeldOut
 from task_generator.known_distributions import DISTRIBUTIONS
 
 Mode = Literal["synchronous", "asynchronous"]
-
-
-class ThetaOptimizerConfig(FrozenConfig):
-    """How meta-gradients change theta: clipped, then Adam under a schedule, then averaged."""
-
-    learning_rate: float = Field(gt=0)
-    schedule: ScheduleName = "cosine"
-    warm_up: int = Field(5, ge=0)
-    """Outer steps of linear warm-up."""
-    final_fraction: float = Field(0.1, ge=0, le=1)
-    b1: float = Field(0.9, ge=0, lt=1)
-    b2: float = Field(0.99, gt=0, lt=1)
-    gradient_clip: float = Field(gt=0)
-    """Largest global norm of a meta-gradient."""
-    averaging: float = Field(0.9, ge=0, lt=1)
-    """Decay of the running average of theta, which is what gets validated and promoted."""
 
 
 class Phase(FrozenConfig):
@@ -80,6 +69,9 @@ class Phase(FrozenConfig):
     unit_timeout: float = Field(600.0, gt=0)
     """Seconds that a unit of work may take, where asynchronous. It is given up after twice as many, because it may
     have waited behind another."""
+    num_workers: int = Field(2, ge=1)
+    """Workers that batch size and number of configurations are made for. Decides nothing while training;
+    `curriculum.scaling` goes by it."""
     start_from: str | None = None
     """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
 
@@ -98,9 +90,53 @@ class Phase(FrozenConfig):
             )
         if self.start_from == self.name:
             raise ValueError(f"phase {self.name!r} cannot start from itself; name an earlier phase or None")
-        if self.theta_optimizer.warm_up >= self.outer_steps:
+        if self.theta_optimizer.steps_before_peak >= self.outer_steps:
             raise ValueError(
-                f"`warm_up` must be shorter than the phase, got warm_up={self.theta_optimizer.warm_up} "
-                f"and outer_steps={self.outer_steps}"
+                "`warm_up` and `statistics_warm_up` together must be shorter than the phase, got "
+                f"{self.theta_optimizer.warm_up} + {self.theta_optimizer.statistics_warm_up} and "
+                f"outer_steps={self.outer_steps}"
             )
+        for name, limit in _limits(self.estimator).items():
+            if limit.ends_at >= self.outer_steps:
+                raise ValueError(
+                    f"`{name}` must end within the phase, got a last point at outer step {limit.ends_at} and "
+                    f"outer_steps={self.outer_steps}. Use `curriculum.scaling.with_outer_steps`, which stretches "
+                    "schedules with the phase."
+                )
+        _require_windows_fit(self.estimator)
         return self
+
+
+def _limits(estimator: TasksConfig) -> dict[str, PiecewiseLinear]:
+    """Returns the estimator's schedules by field."""
+    fields = ("horizon_limit", "unroll_limit")
+    limits = {name: getattr(estimator, name, None) for name in fields}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def _require_windows_fit(estimator: TasksConfig) -> None:
+    """Refuses windows that no horizon is long enough for, at any outer step; jitter may exceed it.
+
+    The shortest window must fit the shortest horizon, and the longest the longest.
+    """
+    if not isinstance(estimator, WindowedConfig):
+        return
+    num_steps = 1 + max((limit.ends_at for limit in _limits(estimator).values()), default=0)
+    horizons = estimator.min_horizon, estimator.max_horizon
+    windows = estimator.min_unroll_length or estimator.unroll_length, estimator.unroll_length
+    for which, window, horizon in zip(("shortest", "longest"), windows, horizons, strict=True):
+        by_step = _by_step(window, estimator.unroll_limit, num_steps)
+        at_most = _by_step(horizon, estimator.horizon_limit, num_steps)
+        too_long = np.flatnonzero(by_step > at_most)
+        if too_long.size:
+            step = int(too_long[0])
+            raise ValueError(
+                f"windows must fit horizons, got a {which} window of {by_step[step]:g} and a {which} horizon of "
+                f"{at_most[step]:g} at outer step {step}. Lower `unroll_length` (or `unroll_limit` there), or "
+                "raise `min_horizon` (or `horizon_limit`)."
+            )
+
+
+def _by_step(length: int, limit: PiecewiseLinear | None, num_steps: int) -> np.ndarray:
+    values = np.full(num_steps, np.inf) if limit is None else limit.values(num_steps)
+    return np.minimum(length, values)

@@ -19,6 +19,7 @@ import numpy as np
 from curriculum.phase import Phase
 from curriculum.phase_tasks import draw_phase_task, sample_phase_tasks
 from curriculum.phases import CURRICULA
+from curriculum.scaling import with_outer_steps
 from curriculum.training_domain import TrainingDomain, domain_of
 from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
@@ -130,18 +131,16 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
 
 
 def _with_overrides(phase: Phase, parameters: TrainParameters) -> Phase:
-    changes: dict[str, Any] = {}
-    theta_optimizer = phase.theta_optimizer
     if parameters.outer_steps is not None and parameters.outer_steps != phase.outer_steps:
-        changes["outer_steps"] = parameters.outer_steps
-        # A warm-up that was meant for more steps would leave nothing of a short run.
-        warm_up = min(theta_optimizer.warm_up, parameters.outer_steps // 4)
-        theta_optimizer = derive(theta_optimizer, warm_up=warm_up)
+        phase = with_outer_steps(phase, parameters.outer_steps)
+    changes: dict[str, Any] = {}
     if parameters.learning_rate is not None:
-        theta_optimizer = derive(theta_optimizer, learning_rate=parameters.learning_rate)
+        changes["theta_optimizer"] = derive(
+            phase.theta_optimizer, learning_rate=parameters.learning_rate
+        ).model_dump()
     if parameters.mode is not None:
         changes["mode"] = parameters.mode
-    return derive(phase, theta_optimizer=theta_optimizer.model_dump(), **changes)
+    return derive(phase, **changes)
 
 
 class _Start(NamedTuple):

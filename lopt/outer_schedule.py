@@ -64,7 +64,11 @@ class PiecewiseLinear(FrozenConfig):
         steps, values = np.asarray(self.points, np.float64).T
         return np.interp(np.arange(num_steps), steps, values)
 
-    def stretched(self, factor: float) -> Self:
-        """Returns the schedule over `factor` times as many outer steps; points that fall together become one."""
-        moved = {round(step * factor): value for step, value in self.points}
+    def stretched(self, *, old: int, new: int) -> Self:
+        """Returns the schedule of a phase of `new` outer steps that was one of `old`.
+
+        Steps are rounded down, so that what ended within the phase still does. Of points that fall together the
+        last stays.
+        """
+        moved = {step * new // old: value for step, value in self.points}
         return type(self)(points=tuple(moved.items()))

@@ -8,6 +8,11 @@
     transformed. The paper names the problems and no weights.
 [4] Almeida et al. 2021 (arXiv:2106.00958), App. H: `lhopt`, equal weights. Deviation: texts are the embedded ones,
     which have labels.
+[5] Metz et al. 2018 (arXiv:1810.10180), 4.2 and C.2: `metz2018`, one convolutional network. Deviations: all
+    classes of ImageNet instead of ten drawn ones per task; weights start by their inputs alone, not Glorot's way;
+    the batch size, which the text does not print, is 64.
+[6] Metz et al. 2020 (arXiv:2009.11243), 3.2: `metz2020`, the kinds of task that the text names, with equal
+    weights; it prints neither weights nor ranges. Deviation: texts are those of the other distributions.
 Names that end in `_embedded` are the same on data that need no preparation.
 """
 
@@ -121,6 +126,37 @@ LHOPT = TaskDistribution(
     priors="lhopt",
 )
 
+METZ2018 = TaskDistribution(
+    name="metz2018",
+    families=(("conv", 1.0),),
+    datasets=("imagenet32",),
+    fixed=(
+        ("hidden_size", 32),
+        ("num_layers", 3),
+        ("num_stride_2_layers", 2),
+        ("image_size", 32),
+        ("batch_size", 64),
+        ("activation", "relu"),
+        ("initializer", "uniform"),
+    ),
+)
+
+METZ2020 = TaskDistribution(
+    name="metz2020",
+    families=uniform(
+        "mlp",
+        "conv",
+        "autoencoder",
+        "vae",
+        "maf",
+        "rnn_lm",
+        "text_classification",
+        "functions_2d",
+        "quadratic",
+    ),
+    datasets=(*PUBLIC_IMAGE_NAMES, *PUBLIC_TEXT_NAMES, *EMBEDDED_TEXTS),
+)
+
 DISTRIBUTIONS: dict[str, TaskDistribution] = {
     d.name: d
     for d in (
@@ -130,7 +166,9 @@ DISTRIBUTIONS: dict[str, TaskDistribution] = {
         CELO2,
         LHOPT,
         WICHROWSKA,
-        *map(embedded, (PHASE_ONE, PHASE_TWO, CELO2, LHOPT)),
+        METZ2018,
+        METZ2020,
+        *map(embedded, (PHASE_ONE, PHASE_TWO, CELO2, LHOPT, METZ2020)),
     )
 }
 

@@ -8,7 +8,8 @@ optimizer learns quickly to be fast; the next phase teaches it to finish.
 
 from __future__ import annotations
 
-from curriculum.phase import Phase, ThetaOptimizerConfig
+from curriculum.phase import Phase
+from curriculum.theta_optimizer import ThetaOptimizerConfig
 from lopt.estimators.full_es import FullEsConfig
 from runtime_model.rejection import ProblemSizeThresholds
 

@@ -17,7 +17,7 @@ from curriculum.events import CheckpointDue, Controlled, OuterStepDone, Paused, 
 from curriculum.gradient_batch import GradientBatch
 from curriculum.learner import init_learner
 from curriculum.phase import Phase
-from curriculum.simulated_stream import SimulatedStream
+from curriculum.simulated_stream import SimulatedStream, stand_in_result
 from curriculum.work_stream import Finished, InProcessWorkStream
 from curriculum.worker import AsyncUnit, WorkResult, WorkUnit, run_async_unit
 from lopt.architectures.pacer import PacerConfig
@@ -316,3 +316,20 @@ def test_a_lost_trajectory_starts_again_and_says_so(
         assert result.state == ()
     assert windows == [2.0, 2.0, 1.0, 2.0]
     assert flags == [False, False, False, True]  # the last worker was expected to have one
+
+
+def test_a_unit_is_told_the_outer_step_that_it_was_sent_in(
+    phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    """With one worker that has two units in hand, a batch of two: 0, 0, then one step behind for ever."""
+    sent: list[int] = []
+
+    def note(unit: WorkUnit, theta: Any) -> WorkResult:
+        if unit.sigma is None:
+            sent.append(unit.outer_step)
+        return stand_in_result(unit, theta)
+
+    run(derive(phase, max_staleness=9), tiny_tasks, SimulatedStream(1, result=note))
+    assert sent[:2] == [0, 0]
+    assert sent == sorted(sent)
+    assert set(sent) == set(range(6))

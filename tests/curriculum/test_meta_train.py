@@ -13,10 +13,18 @@ from curriculum.events import CheckpointDue, OuterStepDone, Validated
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, init_learner, record_validation
 from curriculum.meta_train import meta_train
 from curriculum.phase import Phase
-from curriculum.worker import InProcessWorkerPool, WorkUnit, init_states, key_from_seed, run_work_unit
+from curriculum.worker import (
+    InProcessWorkerPool,
+    WorkUnit,
+    _program,
+    init_states,
+    key_from_seed,
+    run_work_unit,
+)
 from lopt.architectures.pacer import PacerConfig
 from lopt.config import derive
 from lopt.estimators import ESTIMATORS
+from lopt.outer_schedule import PiecewiseLinear
 from task_generator.task_config import TaskConfig
 
 CONFIG = PacerConfig()
@@ -126,6 +134,59 @@ def test_trajectories_go_on_through_outer_steps_and_resumes(
     middle = next(e.state for e in events if isinstance(e, CheckpointDue) and e.outer_step == 2)
     resumed = run(phase, tiny_tasks, jax.tree.map(np.asarray, middle))
     assert_identical(events[-1].state, resumed[-1].state)
+
+
+def growing(phase: Phase, name: str, fields: dict[str, Any]) -> Phase:
+    fields = {key: value for key, value in fields.items() if key in ESTIMATORS[name].model_fields}
+    lengths = {
+        "min_horizon": 5,
+        "max_horizon": 5,
+        "num_tasks": 2,
+        "num_final_batches": 1,
+        "aggregate": "mean",
+    }
+    return derive(phase, estimator={"estimator": name, **lengths, **fields})
+
+
+def programs_compiled(phase: Phase, task: TaskConfig) -> int:
+    program = _program(task.canonical_json(), phase.estimator.canonical_json(), CONFIG.canonical_json())
+    return int(program.estimate.func._cache_size())
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "metric", "expected"),
+    [
+        ("full_es", {"horizon_limit": PiecewiseLinear.linear(2, 5, num_steps=3)}, "horizon", [2, 3, 4, 5]),
+        pytest.param(
+            "persistent_es",
+            {"unroll_length": 3, "unroll_limit": PiecewiseLinear.linear(1, 3, num_steps=2), "stagger": False},
+            "window",
+            [1, 2, 2, 3],  # 5 = 1 + 2 + 2, then a new trajectory
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_schedule_goes_on_where_a_run_was_interrupted(
+    name: str,
+    fields: dict[str, Any],
+    metric: str,
+    expected: list[float],
+    tiny_phase: Phase,
+    tiny_tasks: tuple[TaskConfig, ...],
+) -> None:
+    """Lengths follow the outer step with one program per task; order and resuming in the middle change no bit."""
+    phase = growing(tiny_phase, name, {"sigma": 0.03, "num_pairs": 1, **fields})
+    events = run(phase, tiny_tasks, start(phase, tiny_tasks))
+    steps = [e for e in events if isinstance(e, OuterStepDone)]
+    assert [e.metrics[metric] for e in steps] == expected
+    assert [programs_compiled(phase, task) for task in tiny_tasks] == [1, 1]
+    shuffled = run(phase, tiny_tasks, start(phase, tiny_tasks), pool=ShuffledPool())
+    assert_identical(events[-1].state, shuffled[-1].state)
+    middle = next(e.state for e in events if isinstance(e, CheckpointDue) and e.outer_step == 2)
+    resumed = run(phase, tiny_tasks, jax.tree.map(np.asarray, middle))
+    assert [e.metrics[metric] for e in resumed if isinstance(e, OuterStepDone)] == expected[2:]
+    assert_identical(events[-1].state, resumed[-1].state)
+    assert [programs_compiled(phase, task) for task in tiny_tasks] == [1, 1]
 
 
 def test_finished_phase_has_nothing_left_to_do(

@@ -108,8 +108,13 @@ def test_schedules_are_straight_lines_between_their_points() -> None:
 
 
 def test_stretched_schedules_reach_the_same_values_later_or_sooner() -> None:
-    assert PIECES.stretched(2.0).points == ((20, 20.0), (120, 20.0), (200, 200.0), (2000, 2000.0))
-    assert PIECES.stretched(0.01).points == ((0, 20.0), (1, 200.0), (10, 2000.0))
+    assert PIECES.stretched(old=1500, new=3000).points == (
+        (20, 20.0),
+        (120, 20.0),
+        (200, 200.0),
+        (2000, 2000.0),
+    )
+    assert PIECES.stretched(old=1500, new=15).points == ((0, 20.0), (1, 200.0), (10, 2000.0))
 
 
 @pytest.mark.parametrize(
