@@ -208,6 +208,9 @@ def train(
     phase: Annotated[
         str | None, typer.Option(help="Name of the phase, or next: the first that is not complete \\[next].")
     ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="The learned optimizer to train: pacer, velo, celo2, … \\[pacer].")
+    ] = None,
     seed: Seed = None,
     outer_steps: OuterSteps = None,
     learning_rate: Annotated[
@@ -232,6 +235,7 @@ def train(
     values = {
         "curriculum": curriculum,
         "phase": phase,
+        "architecture": architecture,
         "seed": seed,
         "outer_steps": outer_steps,
         "learning_rate": learning_rate,
