@@ -2,9 +2,10 @@
 
     python examples/horizon_curricula.py --out horizons.png
 
-A learned optimizer is to train for T steps. A meta-gradient costs as much as its unrolls are long, and short ones
-say something about long ones, too. Three phases that differ in one field, `horizon_limit`: T from the start; growing
-along a line; growing along three. Each is given the same number of inner steps, and measured on the same tasks at T.
+A learned optimizer is to train for T steps. A meta-gradient costs as much as its unrolls are long, and short
+ones say something about long ones, too. Three phases that differ in one field, `horizon_limit`: T from the start;
+growing along a line; growing along three. Each is given the same number of inner steps, and measured on the same
+tasks at T.
 Left (Fig. 20a): the horizon by outer step. Right (20b): the meta-loss at T by inner steps spent; thin lines are
 seeds.
 

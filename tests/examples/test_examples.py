@@ -211,3 +211,23 @@ def test_the_pathologies_of_unrolling(tmp_path: Path, monkeypatch: pytest.Monkey
     losses = module.final_losses(np.linspace(0.5, 0.99, 2000), (10, 500))
     jumps = np.abs(np.diff(losses, axis=1)).max(axis=1)
     assert jumps[0] < 0.1 < 3.0 < jumps[1]
+
+
+@pytest.mark.slow
+def test_curricula_over_the_horizon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture, small; every curriculum gets the same number of inner steps, and starts at the same loss."""
+    module = example("horizon_curricula", monkeypatch)
+    sizes = {"horizon": 20, "outer_steps": 4}
+    results = module.compare(**sizes, seeds=2, validate_every=1)
+    assert list(results) == ["constant", "linear", "piece-wise"]
+    budget = 4 * 20 * 16
+    for curves in results.values():
+        assert all(budget <= curve.inner_steps[-1] < budget + 20 * 16 for curve in curves)
+        starts = [curve.meta_loss[0] for curve in curves]
+        assert starts == [curve.meta_loss[0] for curve in results["constant"]]
+    steps = {name: len(curves[0].meta_loss) - 1 for name, curves in results.items()}
+    assert steps["constant"] == 4 < steps["linear"] <= steps["piece-wise"]
+    module.draw(tmp_path / "out.png", results, **sizes)
+    assert_picture(tmp_path / "out.png")
+    curve = module.Curve(np.array([0.0, 100.0]), np.array([1.0, 0.0]))
+    np.testing.assert_allclose(module.reached([curve], 25.0), [0.75])
