@@ -55,6 +55,7 @@ CELO2 = (CELO2_FOUR_TASKS,)
 CELO2_LAPTOP = (
     on_a_laptop(
         CELO2_FOUR_TASKS,
+        summary="Windows of 20 steps on networks of 32 hidden units, rescaled at random.",
         distribution="celo2_embedded",
         seconds=(1e-3,),
         outer_steps=100,

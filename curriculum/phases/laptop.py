@@ -16,6 +16,7 @@ SUFFIX = "_laptop"
 def on_a_laptop(
     phase: Phase,
     *,
+    summary: str,
     distribution: str,
     outer_steps: int,
     learning_rate: float,
@@ -27,6 +28,7 @@ def on_a_laptop(
 
     Args:
       phase: The paper's.
+      summary: One line for people.
       distribution: One that needs no prepared data.
       outer_steps: How many; schedules and warm-ups shrink with them.
       learning_rate: Peak rate: a few dozen steps must show an effect.
@@ -36,7 +38,7 @@ def on_a_laptop(
     """
     small = with_outer_steps(scaled(phase, num_workers=CORES, suffix=SUFFIX), outer_steps)
     fields: dict[str, Any] = {
-        "summary": f"On two cores: {phase.summary[0].lower()}{phase.summary[1:]}",
+        "summary": summary,
         "distribution": distribution,
         "problem_size": ProblemSizeThresholds.normalized(
             seconds=seconds, probabilities=(1.0,) * len(seconds)

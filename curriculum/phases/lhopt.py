@@ -51,6 +51,7 @@ LHOPT = (LHOPT_FINAL_LOSS,)
 LHOPT_LAPTOP = (
     on_a_laptop(
         LHOPT_FINAL_LOSS,
+        summary="The final validation loss of very small classifiers and language models.",
         distribution="lhopt_embedded",
         seconds=(2e-4,),
         outer_steps=40,

@@ -74,6 +74,7 @@ METZ2018_ON_VALIDATION = (METZ2018_VALIDATION,)
 METZ2018_LAPTOP = (
     on_a_laptop(
         METZ2018_TRAINING,
+        summary="Windows that grow from 5 to 100 steps, on training loss.",
         distribution="demo",
         outer_steps=40,
         learning_rate=3e-3,

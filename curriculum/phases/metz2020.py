@@ -96,6 +96,7 @@ METZ2020_WITH_GROWTH = (METZ2020_TRUNCATED, METZ2020_GROWING)
 WINDOWS = {"min_horizon": 100, "max_horizon": 100, "sigma": 0.03, "num_tasks": 4}
 _truncated = on_a_laptop(
     METZ2020_TRUNCATED,
+    summary="Windows of 8 to 12 steps in unrolls of 100.",
     distribution="demo",
     outer_steps=60,
     learning_rate=4e-3,
@@ -106,6 +107,7 @@ METZ2020_LAPTOP = (
     _truncated,
     on_a_laptop(
         METZ2020_PERSISTENT,
+        summary="The same windows without bias, after 15 outer steps at learning rate 0.",
         distribution="demo",
         outer_steps=60,
         learning_rate=1e-3,
@@ -117,13 +119,14 @@ METZ2020_WITH_GROWTH_LAPTOP = (
     _truncated,
     on_a_laptop(
         METZ2020_GROWING,
+        summary="Windows that grow from 10 to 100 steps, after 10 outer steps at learning rate 0.",
         distribution="demo",
         outer_steps=40,
         learning_rate=1e-3,
         estimator={
             **WINDOWS,
             "unroll_length": 100,
-            "unroll_limit": PiecewiseLinear.linear(10, 100, num_steps=30),
+            "unroll_limit": PiecewiseLinear(points=((10, 10), (35, 100))),
         },
         batch_size=6,
     ),

@@ -104,6 +104,7 @@ SHORT = {"min_horizon": 20, "max_horizon": 100, "sigma": 0.03, "num_final_batche
 VELO_LAPTOP = (
     on_a_laptop(
         VELO_SMALL_TASKS,
+        summary="Small problems, horizons of 20 to 100.",
         distribution="demo",
         outer_steps=40,
         learning_rate=4e-3,
@@ -112,6 +113,7 @@ VELO_LAPTOP = (
     ),
     on_a_laptop(
         VELO_LARGER_TASKS,
+        summary="Larger problems of more kinds.",
         distribution="phase_two_embedded",
         seconds=(9e-5, 2e-4),
         outer_steps=30,
@@ -121,6 +123,7 @@ VELO_LAPTOP = (
     ),
     on_a_laptop(
         VELO_LARGER_BATCHES,
+        summary="Twice the batch.",
         distribution="phase_two_embedded",
         seconds=(9e-5, 2e-4),
         outer_steps=20,
@@ -130,6 +133,7 @@ VELO_LAPTOP = (
     ),
     on_a_laptop(
         VELO_LONG_HORIZONS,
+        summary="Horizons up to 400 steps.",
         distribution="phase_two_embedded",
         seconds=(9e-5, 2e-4),
         outer_steps=20,

@@ -66,6 +66,7 @@ WICHROWSKA2017 = (WICHROWSKA2017_HEAVY_TAILS,)
 WICHROWSKA2017_LAPTOP = (
     on_a_laptop(
         WICHROWSKA2017_HEAVY_TAILS,
+        summary="Heavy-tailed windows of 5 to 30 steps, back-propagated.",
         distribution="wichrowska",
         seconds=(1.5e-4,),
         outer_steps=200,
