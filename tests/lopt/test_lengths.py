@@ -173,7 +173,16 @@ def test_a_growing_range_of_horizons_is_drawn_log_uniformly_at_every_step() -> N
     assert np.all(np.abs(seen - expected) < 5 * np.sqrt(expected * (1 - expected) / DRAWS))
 
 
-@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - {"full_es"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "truncated_es",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in sorted(set(ESTIMATORS) - {"full_es", "truncated_es"})
+        ),
+    ],
+)
 def test_windows_grow_with_the_outer_step_in_one_program(name: str) -> None:
     """Windows of 2, 3, 4, … in a horizon of 12, which the third cuts short: one trace for all of them."""
     config = build(name, min_horizon=12, max_horizon=12, unroll_length=12, unroll_limit=GROWING)
