@@ -44,6 +44,7 @@ def on_a_laptop(
             seconds=seconds, probabilities=(1.0,) * len(seconds)
         ),
         "num_static_configs": 6,
+        "min_num_params": 200,
         "max_num_params": 4_000,
         "estimator": derive(small.estimator, **estimator),
         "theta_optimizer": derive(small.theta_optimizer, learning_rate=learning_rate),

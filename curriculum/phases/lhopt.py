@@ -57,6 +57,7 @@ LHOPT_LAPTOP = (
         outer_steps=40,
         learning_rate=2e-2,
         estimator={"min_horizon": 20, "max_horizon": 100},
+        min_num_params=1,
         max_num_params=10_000,
         batch_size=6,
         resample_probability=0.0,

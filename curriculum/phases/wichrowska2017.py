@@ -80,6 +80,7 @@ WICHROWSKA2017_LAPTOP = (
             "window_lengths": ExponentialConfig(scale=5.0),
             "num_tasks": 4,
         },
+        min_num_params=1,
         resample_probability=0.0,
     ),
 )
