@@ -20,7 +20,7 @@ BROWSER_STAMP := $(VENV)/.installed-browser
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow test-browser lint bench gallery lock clean
+.PHONY: help install demo up test test-slow test-browser lint bench gallery probes-page lock clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: $(RUNTIME_STAMP) ## Run every script in benchmarks/ that measures somethi
 
 gallery: $(RUNTIME_STAMP) ## Draw docs/tasks.md: a sample, a configuration and a learning curve per task family
 	$(BIN)/python docs/make_task_gallery.py
+
+probes-page: $(RUNTIME_STAMP) ## Write docs/probes.md from the registry of probes
+	$(BIN)/python docs/make_probes_page.py
 
 # Both locks hold for every supported Python and platform; versions move only with UPGRADE=--upgrade.
 lock: ## Resolve requirements.lock and requirements-dev.lock again (needs uv)

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
-from scipy.optimize import least_squares
 
+from curriculum.probes.update_cost import fit_costs
 from lopt.architectures import ARCHITECTURES
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -156,19 +156,17 @@ def measure_scaling(names: list[str], repeats: int) -> dict[str, dict[str, Any]]
         for name, median in time_in_turns(programs, repeats).items():
             seconds.setdefault(name, []).append(median)
     sizes = 3.0 * np.square(np.asarray(LAMBDA_SIZES, np.float64))
-    return {name: fit_costs(sizes, np.asarray(times)) for name, times in seconds.items()}
+    return {name: described_fit(sizes, np.asarray(times)) for name, times in seconds.items()}
 
 
-def fit_costs(sizes: np.ndarray, seconds: np.ndarray) -> dict[str, Any]:
-    """Fits log(seconds) = log(λ_overhead + λ_params · sizes), both λ positive."""
-    model = lambda logs: np.logaddexp(logs[0], logs[1] + np.log(sizes))
-    start = [np.log(seconds[0]), np.log(seconds[-1] / sizes[-1])]
-    logs = least_squares(lambda x: model(x) - np.log(seconds), start).x
+def described_fit(sizes: np.ndarray, seconds: np.ndarray) -> dict[str, Any]:
+    """Returns the measured times and the two costs fitted to them."""
+    fit = fit_costs(sizes, seconds)
     return {
         "parameters": sizes.tolist(),
         "seconds": seconds.tolist(),
-        "overhead_seconds": float(np.exp(logs[0])),
-        "seconds_per_parameter": float(np.exp(logs[1])),
+        "overhead_seconds": fit.overhead,
+        "seconds_per_parameter": fit.per_parameter,
     }
 
 

@@ -24,6 +24,7 @@ from flows.cli_options import (
 from flows.cli_running import given, run_step, settings_from
 from flows.data_commands import data_app
 from flows.evaluation_commands import baselines, curves_app, evaluate
+from flows.probe_commands import probe
 from flows.tasks_commands import tasks_app
 
 STEPS, WHOLE, LOOK = "Single steps, in their order", "The whole pipeline", "Look"
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.add_typer(data_app, rich_help_panel=LOOK)
 app.add_typer(tasks_app, rich_help_panel=LOOK)
 app.add_typer(curves_app, rich_help_panel=LOOK)
+app.command(rich_help_panel=LOOK)(probe)
 
 
 @app.command(rich_help_panel=WHOLE)

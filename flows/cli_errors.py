@@ -17,7 +17,7 @@ from flows.errors import OrchestrationError, PortTakenError, StepIncompleteError
 
 PACKAGES = frozenset({"lopt", "task_generator", "runtime_model", "curriculum", "storage", "flows"})
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-OPTIONS = {"num_workers": "workers", "evaluation_sets": "evaluation_set"}
+OPTIONS = {"num_workers": "workers", "evaluation_sets": "evaluation_set", "others": "with"}
 """Fields whose option is called otherwise."""
 EXPECTED = (ValueError, LookupError, OSError, OrchestrationError)
 

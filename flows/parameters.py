@@ -17,6 +17,7 @@ from curriculum.control import Command
 from curriculum.evaluation import NormalizerName
 from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
+from curriculum.probes import PROBES
 from lopt.architectures import ARCHITECTURES
 from lopt.baselines import BASELINES
 from lopt.registry import UnknownNameError, lookup
@@ -27,6 +28,7 @@ from task_generator.known_distributions import DISTRIBUTIONS
 
 NEXT_PHASE = "next"
 ALL_FAMILIES = "all"
+ALL_PROBES = "all"
 
 
 def _check_name(registry: Mapping[str, Any], kind: str) -> BeforeValidator:
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     BudgetName: TypeAlias = str
     FamilyName: TypeAlias = str
     UpdateName: TypeAlias = str
+    ProbeName: TypeAlias = str
 else:
 
     def _choice(title: str, registry: Mapping[str, Any], kind: str) -> Any:
@@ -62,6 +65,7 @@ else:
     BudgetName = _choice("Budget", {**BUDGETS, **BASELINES}, "budget or baseline")
     FamilyName = _choice("Family", {ALL_FAMILIES: None, **FAMILIES}, "task family")
     UpdateName = _choice("Update", {NO_UPDATE: None, **UPDATES}, "optimizer to time")
+    ProbeName = _choice("Probe", {ALL_PROBES: None, **PROBES}, "probe")
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -219,6 +223,23 @@ class PromoteParameters(Parameters):
     """Which evaluated optimizer asks to become the champion."""
 
     optimizer: str = Field("candidate", min_length=1, description="Alias or models:/NAME/VERSION.")
+
+
+class ProbeParameters(Parameters):
+    """Which behaviour of which learned optimizer to look at."""
+
+    probe: ProbeName = Field("horizon_adaptation", description="What to look at; all: every probe that fits.")
+    optimizer: str = Field(
+        "shipped:pacer",
+        min_length=1,
+        description="Alias (candidate, champion), models:/NAME/VERSION, a checkpoint's folder, shipped:NAME, a "
+        "weights file, or initial:ARCHITECTURE.",
+    )
+    others: tuple[str, ...] = Field(
+        (), description="More optimizers, for probes of several. Empty: all that come with the package."
+    )
+    quick: bool = Field(False, description="Tiny sizes: a look in seconds that proves nothing.")
+    seed: int = Field(0, ge=0, lt=2**20, description="Same seed, same numbers (times excepted).")
 
 
 class ReportParameters(Parameters):

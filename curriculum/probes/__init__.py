@@ -1,4 +1,4 @@
-"""Probes: small experiments that show how a learned optimizer behaves. One file each; one line here registers it."""
+"""Probes: small experiments on how a learned optimizer behaves. One file each; one line here registers it."""
 
 from __future__ import annotations
 

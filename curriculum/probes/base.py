@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig, derive
 from lopt.contract import ArchitectureConfig
 from lopt.types import LearnedOptimizer, Theta
@@ -136,7 +137,7 @@ class Probe(FrozenConfig):
     @classmethod
     def quick(cls, **changes: Any) -> Self:
         """Returns a probe that takes seconds: enough to see what it shows, not to conclude anything."""
-        return derive(cls(), **cls.quick_sizes, **changes)
+        return derive(cls(), **{**cls.quick_sizes, **changes})
 
     def refuses(self, subject: Subject) -> str | None:
         """Returns why the probe makes no sense on `subject`, a sentence that names what fits; None: it does."""
@@ -202,6 +203,11 @@ def spread_series(name: str, x: Any, runs: np.ndarray, **fields: Any) -> Series:
         n=len(runs),
         **fields,
     )
+
+
+def default_architecture(name: str) -> LearnedOptimizer:
+    """Returns an architecture at its default sizes."""
+    return ARCHITECTURES[name].model_validate({"architecture": name}).build()
 
 
 def names_of(architectures: Iterable[str]) -> str:

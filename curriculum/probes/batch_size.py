@@ -28,15 +28,15 @@ class BatchSize(Probe):
     question: ClassVar[str] = "Up to which batch size do fewer, larger batches cost nothing?"
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), 5.2 and G.9, Figs. 14 and 37"
     how_to_read: ClassVar[str] = (
-        "Every point has seen the same number of examples: twice the batch, half the steps. Where a line is flat, "
-        "larger batches are free; where it turns up, the critical batch size has been passed and too few steps are "
-        "left. Compare where the lines turn, not only how low they are: an optimizer with a larger critical batch "
-        "size can use more devices. Baselines have their learning rate tuned at every point, the learned optimizer "
-        "nothing."
+        "Every point has seen the same number of examples: twice the batch, half the steps. Where a line is "
+        "flat, larger batches are free; where it turns up, the critical batch size has been passed and too few "
+        "steps are left. Compare where the lines turn, not only how low they are: an optimizer with a larger "
+        "critical batch size can use more devices. Baselines have their learning rate tuned at every point, "
+        "the learned optimizer nothing."
     )
     deviations: ClassVar[str] = (
-        "One small task instead of six, fewer examples; the paper's third baseline, SGD without momentum, is left "
-        "out; ranges over seeds, which the paper doesn't show."
+        "One small task instead of six, fewer examples; the paper's third baseline, SGD without momentum, is "
+        "left out; ranges over seeds, which the paper doesn't show."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "task": mlp(hidden_size=8, num_layers=1, batch_size=16),

@@ -20,7 +20,7 @@ from curriculum.probes.tasks import autoencoder, conv, mlp, quadratic
 from curriculum.probes.training import run_keys
 from lopt.binding import bind
 from lopt.continuation import Continuation, continue_run
-from lopt.family_data import Data, separate_data
+from lopt.family_data import separate_data
 from lopt.inner_loop import InnerState, init_inner, mean_loss, unroll
 from lopt.types import PRNGKey, Scalar, TaskFamily
 from task_generator.task_config import TaskConfig
@@ -52,15 +52,16 @@ class ContinuationRanks(Probe):
     question: ClassVar[str] = "When training goes on after the planned end, which way of going on works best?"
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), 4.4.3, Fig. 10"
     how_to_read: ClassVar[str] = (
-        "Left, one run: it was planned to end at the dotted line, and went on from there in four ways; the fifth "
-        "line was planned for the whole length from the start. Right, many such runs: each row is a way, each column "
-        "a place from 1 (lowest final loss) to 5, each cell the share of runs that took that place; a row sums to "
-        "100 %. Good ways have their weight on the left. Equal losses share the better place, so a column can hold "
-        "more than its fifth: an optimizer that does not look at its progress ties everywhere."
+        "Left, one run: it was planned to end at the dotted line, and went on from there in four ways; the "
+        "fifth line was planned for the whole length from the start. Right, many such runs: each row is a way, "
+        "each column a place from 1 (lowest final loss) to 5, each cell the share of runs that took that "
+        "place; a row sums to 100 %. Good ways have their weight on the left. Equal losses share the better "
+        "place, so a column can hold more than its fifth: an optimizer that does not look at its progress ties "
+        "everywhere."
     )
     deviations: ClassVar[str] = (
-        "A handful of small tasks instead of 620; split points from N(½, ¼) of the run as in the paper, kept between "
-        "a tenth and nine tenths."
+        "A handful of small tasks instead of 620; split points from N(½, ¼) of the run as in the paper, kept "
+        "between a tenth and nine tenths."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16),),
@@ -91,8 +92,12 @@ class ContinuationRanks(Probe):
             runs += [self._one(runner, keys[i], splits[i]) for i in range(self.num_seeds)]
         ranks = _ranks(runs)
         panels = (self._example(runs[0]), _rank_panel(ranks, len(runs)))
-        counted = f"runs: {self.num_seeds} initialisations of each of {len(self.tasks)} tasks, each split elsewhere"
-        return self.result(subject, panels, n=len(runs), counted=counted, findings=_findings(ranks), columns=2)
+        counted = (
+            f"runs: {self.num_seeds} initialisations of each of {len(self.tasks)} tasks, each split elsewhere"
+        )
+        return self.result(
+            subject, panels, n=len(runs), counted=counted, findings=_findings(ranks), columns=2
+        )
 
     def _splits(self, task: int) -> np.ndarray:
         """Returns where each run of a task is split, in steps."""

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 from scipy.stats import rankdata
-from sklearn.manifold import TSNE
 
-from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, floats, names_of
+from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, floats, default_architecture, names_of
 from curriculum.probes.tasks import autoencoder, conv, mlp, quadratic, transformer
 from curriculum.probes.training import run_keys, windows
 from lopt import nn
@@ -55,20 +54,22 @@ class ControllerOutputs(Probe):
 
     name: ClassVar[str] = "controller_outputs"
     title: ClassVar[str] = "Per-tensor LSTM outputs in two dimensions"
-    question: ClassVar[str] = "Does the controller say different things on different tasks, and at different times?"
+    question: ClassVar[str] = (
+        "Does the controller say different things on different tasks, and at different times?"
+    )
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), G.6, Figs. 32 and 33"
     how_to_read: ClassVar[str] = (
-        "Each point is what the per-tensor network said for one tensor at one step, placed by t-SNE so that similar "
-        "outputs lie together. The three panels hold the same points: coloured by the kind of task, by how far the "
-        "run had come, and by the number of the tensor's dimensions. Clusters of one colour say that the controller "
-        "treats those alike; colours that mix everywhere say that it does not tell them apart. Only neighbourhoods "
-        "mean something: neither axes nor distances between clusters do. The agreement in the findings is the share "
-        "of points whose nearest neighbour among the outputs themselves is of the same task, beside what chance "
-        "would give."
+        "Each point is what the per-tensor network said for one tensor at one step, placed by t-SNE so that "
+        "similar outputs lie together. The three panels hold the same points: coloured by the kind of task, by "
+        "how far the run had come, and by the number of the tensor's dimensions. Clusters of one colour say "
+        "that the controller treats those alike; colours that mix everywhere say that it does not tell them "
+        "apart. Only neighbourhoods mean something: neither axes nor distances between clusters do. The "
+        "agreement in the findings is the share of points whose nearest neighbour among the outputs themselves "
+        "is of the same task, beside what chance would give."
     )
     deviations: ClassVar[str] = (
-        "A handful of tasks instead of about a hundred and about 1,500 points instead of 800,000, equally many per "
-        "task; t-SNE on outputs standardised over all points; the third panel and the agreement are ours."
+        "A handful of tasks instead of about a hundred and about 1,500 points instead of 800,000, equally many "
+        "per task; t-SNE on outputs standardised over all points; the third panel and the agreement are ours."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16), quadratic(dimension=4)),
@@ -91,7 +92,7 @@ class ControllerOutputs(Probe):
         """Returns why, for an optimizer without a network per tensor that says several numbers."""
         if _has_outputs(subject.learned()):
             return None
-        fitting = [name for name, config in ARCHITECTURES.items() if _has_outputs(config().build())]
+        fitting = [name for name in ARCHITECTURES if _has_outputs(default_architecture(name))]
         return f"it has no LSTM per tensor; those that have one: {names_of(fitting)}"
 
     def measure(self, subject: Subject, bench: Bench) -> ProbeResult:
@@ -156,6 +157,8 @@ class ControllerOutputs(Probe):
         return np.unravel_index(flat, shape)
 
     def _embed(self, points: np.ndarray) -> np.ndarray:
+        from sklearn.manifold import TSNE  # takes a second to import: only where it is needed
+
         perplexity = min(self.perplexity, (len(points) - 1) / 3)
         embedding = TSNE(perplexity=perplexity, init="pca", random_state=self.seed, n_jobs=1)
         return np.asarray(embedding.fit_transform(points), np.float64)

@@ -30,15 +30,15 @@ class Ensembles(Probe):
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), G.12, Tables 2 and 4"
     how_to_read: ClassVar[str] = (
         "Left, the speed-up over Adam with its rate tuned per task, geometric mean over tasks, of the best k "
-        "optimizers together: each task counts with whichever member is fastest on it. The first point is the best "
-        "single member; members join in the order that helps most. A rising solid line says that different "
-        "optimizers are good at different tasks. It chooses with hindsight; the dashed line chooses a member per "
-        "task by the other seeds only, what a user who tries k optimizers once could have. Right, the speed-ups "
-        "themselves: rows that are best in different columns are what makes an ensemble pay."
+        "optimizers together: each task counts with whichever member is fastest on it. The first point is the "
+        "best single member; members join in the order that helps most. A rising solid line says that "
+        "different optimizers are good at different tasks. It chooses with hindsight; the dashed line chooses "
+        "a member per task by the other seeds only, what a user who tries k optimizers once could have. Right, "
+        "the speed-ups themselves: rows that are best in different columns are what makes an ensemble pay."
     )
     deviations: ClassVar[str] = (
-        "Few small tasks and the optimizers at hand instead of 83 tasks and 76 optimizers; geometric instead of "
-        "arithmetic means, which one fast task would dominate; the choice without hindsight is ours."
+        "Few small tasks and the optimizers at hand instead of 83 tasks and 76 optimizers; geometric instead "
+        "of arithmetic means, which one fast task would dominate; the choice without hindsight is ours."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "tasks": (quadratic(dimension=4), quadratic(dimension=6)),
@@ -62,8 +62,8 @@ class Ensembles(Probe):
         members = (subject, *bench.others)
         if len(members) < 2:
             raise ValueError(
-                "an ensemble needs at least two optimizers, got one; name others (`--with REFERENCE` on the command "
-                "line)"
+                "an ensemble needs at least two optimizers, got one; name others (`--with REFERENCE` on the "
+                "command line)"
             )
         scores = np.stack([self._speedups(members, task) for task in self.tasks])  # [tasks, members, seeds]
         means = np.maximum(scores.mean(axis=2), FLOOR)
@@ -149,9 +149,7 @@ def _sizes_panel(names: list[str], hindsight: list[float], without: list[float],
                 marked=True,
                 n=num_tasks,
             ),
-            Series(
-                name="tuned Adam", role="reference", x=(sizes[0], sizes[-1]), y=(1.0, 1.0), n=num_tasks
-            ),
+            Series(name="tuned Adam", role="reference", x=(sizes[0], sizes[-1]), y=(1.0, 1.0), n=num_tasks),
         ),
     )
 

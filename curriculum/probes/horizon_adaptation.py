@@ -24,15 +24,15 @@ class HorizonAdaptation(Probe):
     question: ClassVar[str] = "Does the optimizer plan its run around the number of steps that it is told?"
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), 5.1, Fig. 12"
     how_to_read: ClassVar[str] = (
-        "Each line is the same task, told another number of steps; it ends where that run ends. An optimizer that "
-        "plans stays above the shorter runs' lines for most of its run and drops towards its own end. One that "
-        "ignores the number traces one and the same line, whatever its length. The last panel puts a number on it: "
-        "the loss at step T of the run that was told T, over that of the longest run at the same step. Below 1, "
-        "knowing the end paid; at 1 it made no difference; above 1 it did harm."
+        "Each line is the same task, told another number of steps; it ends where that run ends. An optimizer "
+        "that plans stays above the shorter runs' lines for most of its run and drops towards its own end. One "
+        "that ignores the number traces one and the same line, whatever its length. The last panel puts a "
+        "number on it: the loss at step T of the run that was told T, over that of the longest run at the same "
+        "step. Below 1, knowing the end paid; at 1 it made no difference; above 1 it did harm."
     )
     deviations: ClassVar[str] = (
-        "Small digit tasks and hundreds of steps instead of CIFAR-10 and 1K to 10K; means over seeds with their "
-        "range; the ratio panel is ours."
+        "Small digit tasks and hundreds of steps instead of CIFAR-10 and 1K to 10K; means over seeds with "
+        "their range; the ratio panel is ours."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16),),
@@ -66,9 +66,7 @@ class HorizonAdaptation(Probe):
             curves = {told: trainer(family, keys, horizon=told) for told in self.horizons}
             panels.append(_curves_panel(task.label, curves))
             gain = _gains(curves)
-            gains.append(
-                spread_series(task.family.family, self.horizons, gain, role="category", marked=True)
-            )
+            gains.append(spread_series(task.family.family, self.horizons, gain, role="category", marked=True))
             shortest = float(gain.mean(axis=0)[0])
             findings.append(
                 f"{task.family.family}: told {self.horizons[0]} steps, the loss there is {shortest:.2f} × that of "
@@ -107,9 +105,7 @@ def _gains(curves: dict[int, Curves]) -> np.ndarray:
 
 
 def _gain_panel(horizons: tuple[int, ...], gains: list[Series]) -> Panel:
-    none = Series(
-        name="no difference", role="reference", x=(horizons[0], horizons[-1]), y=(1.0, 1.0), n=1
-    )
+    none = Series(name="no difference", role="reference", x=(horizons[0], horizons[-1]), y=(1.0, 1.0), n=1)
     return Panel(
         title="What knowing the end is worth",
         x_label="steps told, T",

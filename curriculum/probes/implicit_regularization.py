@@ -56,14 +56,14 @@ class ImplicitRegularization(Probe):
     question: ClassVar[str] = "Among equally good minima, does the optimizer prefer small weights?"
     source: ClassVar[str] = "Metz et al. 2020, 4.3, Fig. 4"
     how_to_read: ClassVar[str] = (
-        "All points of the diagonal are minima. From every start (small dots) a line leads to where the optimizer "
-        "ends (large dots). Without regularisation it goes straight to the nearest point of the diagonal, at a right "
-        "angle, as in Adam's panel. Lines that bend towards the centre, and ends that crowd there, show a pull "
-        "towards small weights that the loss does not ask for. The shrinkage puts a number on it: the distance of "
-        "the end from the origin over that of the nearest minimum, 1 for none."
+        "All points of the diagonal are minima. From every start (small dots) a line leads to where the "
+        "optimizer ends (large dots). Without regularisation it goes straight to the nearest point of the "
+        "diagonal, at a right angle, as in Adam's panel. Lines that bend towards the centre, and ends that "
+        "crowd there, show a pull towards small weights that the loss does not ask for. The shrinkage puts a "
+        "number on it: the distance of the end from the origin over that of the nearest minimum, 1 for none."
     )
     deviations: ClassVar[str] = (
-        "Starts on a regular grid; x and y are one tensor; the number that sums it up is ours; Adam's rate is given."
+        "Starts on a regular grid; x and y are one tensor; the shrinkage is ours; Adam's rate is given."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {"side": 3, "num_points": 5, "stride": 4}
 
@@ -121,9 +121,7 @@ class ImplicitRegularization(Probe):
             name="minima, x = y", role="reference", x=(-edge, edge), y=(-edge, edge), n=len(paths)
         )
         lines = [
-            Series(
-                name="trajectory", role="other", x=floats(path[:, 0]), y=floats(path[:, 1]), n=len(paths)
-            )
+            Series(name="trajectory", role="other", x=floats(path[:, 0]), y=floats(path[:, 1]), n=len(paths))
             for path in paths
         ]
         ends = Series(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, names_of, spread_series
+from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, default_architecture, names_of, spread_series
 from curriculum.probes.tasks import mlp
 from curriculum.probes.training import (
     Trainer,
@@ -70,9 +70,7 @@ class ShownLossFamily:
         return ShownLossTask(self.inner.task(dynamic), self.shows_validation)
 
 
-jax.tree_util.register_dataclass(
-    ShownLossFamily, data_fields=["inner", "shows_validation"], meta_fields=[]
-)
+jax.tree_util.register_dataclass(ShownLossFamily, data_fields=["inner", "shows_validation"], meta_fields=[])
 
 
 class LossFeature(Probe):
@@ -84,14 +82,14 @@ class LossFeature(Probe):
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), G.2, Fig. 28"
     how_to_read: ClassVar[str] = (
         "Two runs with the same gradients; only the number that the optimizer is shown as `value` differs: its "
-        "training loss, or the loss on validation data. Solid lines are held-out loss, dashed ones training loss. "
-        "If both runs coincide, the optimizer does not use the loss. If it uses it sensibly, the run that sees "
-        "validation loss takes smaller steps (right panel) once that loss stops falling, and its held-out loss "
-        "rises less: overfitting is slowed by a number alone."
+        "training loss, or the loss on validation data. Solid lines are held-out loss, dashed ones training "
+        "loss. If both runs coincide, the optimizer does not use the loss. If it uses it sensibly, the run "
+        "that sees validation loss takes smaller steps (right panel) once that loss stops falling, and its "
+        "held-out loss rises less: overfitting is slowed by a number alone."
     )
     deviations: ClassVar[str] = (
-        "A 2×128 network on few digits instead of 2×1024 on CIFAR-10, so that it overfits in hundreds of steps. "
-        "Held-out loss is measured on other data (outer validation) than those whose loss is shown."
+        "A 2×128 network on few digits instead of 2×1024 on CIFAR-10, so that it overfits in hundreds of "
+        "steps. Held-out loss is measured on other data (outer validation) than those whose loss is shown."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "task": mlp(hidden_size=8, num_layers=1, batch_size=16),
@@ -112,7 +110,7 @@ class LossFeature(Probe):
         """Returns why, for an optimizer that does not read the loss."""
         if subject.learned().reads_loss:
             return None
-        reading = [name for name, config in ARCHITECTURES.items() if config().build().reads_loss]
+        reading = [name for name in ARCHITECTURES if default_architecture(name).reads_loss]
         return f"it does not read the loss; those that do: {names_of(reading)}"
 
     def measure(self, subject: Subject, bench: Bench) -> ProbeResult:
@@ -176,9 +174,7 @@ def _overall_step(inner: InnerState) -> Scalar:
 def _loss_series(shown: str, step: np.ndarray, losses: dict[Any, np.ndarray]) -> list[Series]:
     return [
         spread_series(f"sees {shown} · held-out", step, losses["outer_valid"][0], role="category"),
-        spread_series(
-            f"sees {shown} · training", step, losses["train"][0], role="category", shape="dashed"
-        ),
+        spread_series(f"sees {shown} · training", step, losses["train"][0], role="category", shape="dashed"),
     ]
 
 

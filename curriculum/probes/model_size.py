@@ -24,14 +24,14 @@ class ModelSize(Probe):
     question: ClassVar[str] = "Does the optimizer keep its lead on models larger than those it learned on?"
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), G.5, Fig. 31"
     how_to_read: ClassVar[str] = (
-        "Final training loss against the number of parameters, one panel per kind of model. Two parallel falling "
-        "lines say that the optimizer is worth a constant factor in model size. Lines that meet or cross to the "
-        "right say that its lead ends where models outgrow those it was meta-trained on. Adam's learning rate is "
-        "tuned at every size; the learned optimizer runs once, untuned."
+        "Final training loss against the number of parameters, one panel per kind of model. Two parallel "
+        "falling lines say that the optimizer is worth a constant factor in model size. Lines that meet or "
+        "cross to the right say that its lead ends where models outgrow those it was meta-trained on. Adam's "
+        "learning rate is tuned at every size; the learned optimizer runs once, untuned."
     )
     deviations: ClassVar[str] = (
-        "Classifiers and auto-encoders of digits, up to about 300,000 parameters, for hundreds of steps (the paper: "
-        "up to 100 million, 10,000 steps); ranges over seeds instead of standard errors."
+        "Classifiers and auto-encoders of digits, up to about 300,000 parameters, for hundreds of steps (the "
+        "paper: up to 100 million, 10,000 steps); ranges over seeds instead of standard errors."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "widths": (4, 8),

@@ -22,9 +22,7 @@ class Point(NamedTuple):
     num_eval_batches: int
 
 
-def scaling_series(
-    points: Sequence[Point], learners: Sequence[Learner], keys: PRNGKey
-) -> tuple[Series, ...]:
+def scaling_series(points: Sequence[Point], learners: Sequence[Learner], keys: PRNGKey) -> tuple[Series, ...]:
     """Returns each learner's final training loss along the axis; the first learner is the subject.
 
     A baseline shows, at every point, the learning rate with the lowest mean loss there.

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from pydantic import Field
 
@@ -112,15 +111,16 @@ class SelfTraining(Probe):
     question: ClassVar[str] = "Can the optimizer train another of its own kind?"
     source: ClassVar[str] = "Metz et al. 2020, 4.6, Figs. 7 and 8; Metz et al. 2022 (VeLO), App. H"
     how_to_read: ClassVar[str] = (
-        "What is trained is an optimizer of the subject's own architecture, from its first weights; the outer loss "
-        "is the loss of the runs that it makes, so lower is a better optimizer. The thick line is the subject doing "
-        "the training, without tuning; the other lines are Adam at each learning rate. At or below the best of them: "
-        "it trains its own kind as well as a tuned optimizer. A line that turns up has become unstable, as the "
-        "papers report for long meta-trainings. A flat line has learned nothing."
+        "What is trained is an optimizer of the subject's own architecture, from its first weights; the outer "
+        "loss is the loss of the runs that it makes, so lower is a better optimizer. The thick line is the "
+        "subject doing the training, without tuning; the other lines are Adam at each learning rate. At or "
+        "below the best of them: it trains its own kind as well as a tuned optimizer. A line that turns up has "
+        "become unstable, as the papers report for long meta-trainings. A flat line has learned nothing."
     )
     deviations: ClassVar[str] = (
         "One small inner task and unrolls of tens of steps; gradients by a few antithetic pairs; all gradients "
-        "clipped to ± 0.1 element by element as in F.4; the subject is told the number of outer steps, as always."
+        "clipped to ± 0.1 element by element as in F.4; the subject is told the number of outer steps, as "
+        "always."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "task": mlp(hidden_size=4, num_layers=1, batch_size=8),

@@ -29,15 +29,16 @@ class StepSizes(Probe):
     question: ClassVar[str] = "What schedule of step sizes has the optimizer learned, and for which tensors?"
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), 5.1.1 and G.3, Figs. 13 and 29"
     how_to_read: ClassVar[str] = (
-        "One line per parameter tensor, early layers dark, late layers bright; matrices solid, vectors (biases, "
-        "norms) dashed. The top row is the optimizer, the bottom row Adam with a constant learning rate on the same "
-        "tasks: its lines are nearly flat and lie close together, because its normaliser makes all steps about the "
-        "rate. Look for a rise at the start (a warm-up), a fall towards the end (a decay), and for how many decades "
-        "lie between tensors: what a hand-made schedule, one number for all, cannot express."
+        "One line per parameter tensor, early layers dark, late layers bright; matrices solid, vectors "
+        "(biases, norms) dashed. The top row is the optimizer, the bottom row Adam with a constant learning "
+        "rate on the same tasks: its lines are nearly flat and lie close together, because its normaliser "
+        "makes all steps about the rate. Look for a rise at the start (a warm-up), a fall towards the end (a "
+        "decay), and for how many decades lie between tensors: what a hand-made schedule, one number for all, "
+        "cannot express."
     )
     deviations: ClassVar[str] = (
-        "Digits and English bytes instead of CIFAR-10 and LM1B, smaller networks; steps are averaged over windows of "
-        "the run, and over seeds; Adam only, not SGD with momentum."
+        "Digits and English bytes instead of CIFAR-10 and LM1B, smaller networks; steps are averaged over "
+        "windows of the run, and over seeds; Adam only, not SGD with momentum."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16),),

@@ -28,16 +28,16 @@ class Sweeps(Probe):
     question: ClassVar[str] = "How far from a usual small task does the optimizer still work?"
     source: ClassVar[str] = "Metz et al. 2020, 4.4, Fig. 5"
     how_to_read: ClassVar[str] = (
-        "Test loss, averaged over the whole run, as one property of the task changes. Thin lines are Adam, one per "
-        "learning rate from low (dark) to high (bright); their lower envelope is what tuning the rate at every point "
-        "would give. The thick line is the learned optimizer, untuned. It generalises along an axis as far as it "
-        "stays at or below that envelope; a line that leaves it towards one side shows where the task has become "
-        "too different from those that it was meta-trained on."
+        "Test loss, averaged over the whole run, as one property of the task changes. Thin lines are Adam, one "
+        "per learning rate from low (dark) to high (bright); their lower envelope is what tuning the rate at "
+        "every point would give. The thick line is the learned optimizer, untuned. It generalises along an "
+        "axis as far as it stays at or below that envelope; a line that leaves it towards one side shows where "
+        "the task has become too different from those that it was meta-trained on."
     )
     deviations: ClassVar[str] = (
-        "Digits instead of MNIST and CIFAR-10, hundreds of steps instead of 10,000. As in the paper: the median over "
-        "initialisations, bars one standard deviation. The outer-training range is not marked: a file of weights "
-        "does not say what it was."
+        "Digits instead of MNIST and CIFAR-10, hundreds of steps instead of 10,000. As in the paper: the "
+        "median over initialisations, bars one standard deviation. The outer-training range is not marked: a "
+        "file of weights does not say what it was."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "widths": (4, 8),

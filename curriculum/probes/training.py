@@ -53,9 +53,7 @@ def learner_of(subject: Subject) -> Learner:
     """Returns the learned optimizer as a learner with one setting, its theta."""
     learned = subject.learned()
     stacked = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], subject.theta)
-    return Learner(
-        subject.label, lambda theta, horizon: learned.transform(theta, num_steps=horizon), stacked
-    )
+    return Learner(subject.label, lambda theta, horizon: learned.transform(theta, num_steps=horizon), stacked)
 
 
 def tuned(name: str, rates: Sequence[float]) -> Learner:

@@ -1,6 +1,6 @@
 """Meta-training on few tasks or many: how well what was learned carries over to tasks not seen.
 
-A task here is one draw of a synthetic family (a function, its start), so that hundreds of them are arrays of one
+A task here is one draw of a synthetic family (a bowl, its start), so that hundreds of them are arrays of one
 compiled program, and the number of training tasks is a number in it.
 
 [1] Metz et al. 2020, "Tasks, stability, architecture, and compute", 4.1 and Fig. 2b.
@@ -9,6 +9,7 @@ compiled program, and the number of training tasks is a number in it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -18,10 +19,11 @@ import optax
 from pydantic import Field, field_validator
 
 from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, spread_series
+from curriculum.probes.tasks import quadratic
 from curriculum.probes.training import run_keys
 from lopt.estimators.full_es import FullEs, FullEsConfig
 from lopt.types import Dynamic, LearnedOptimizer, PRNGKey, Scalar, Task, TaskFamily, Theta
-from task_generator.task_config import TaskConfig, parse_task_config
+from task_generator.task_config import TaskConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,15 @@ class FewTasks:
 jax.tree_util.register_dataclass(FewTasks, data_fields=["inner", "key", "count"], meta_fields=[])
 
 
+MANY = 2**20
+"""So many tasks that draws of them are practically never the same."""
+
+
+def _part(key: PRNGKey, part: int) -> PRNGKey:
+    """Returns a repetition's randomness: 0 for the first weights, 1 for its tasks, 2 for meta-training."""
+    return jax.random.fold_in(key, part)
+
+
 class TrainingTasks(Probe):
     """Meta-trains the subject's architecture from its first weights on 1, 2, 4, … tasks."""
 
@@ -59,15 +70,16 @@ class TrainingTasks(Probe):
     source: ClassVar[str] = "Metz et al. 2020, 4.1, Fig. 2b"
     how_to_read: ClassVar[str] = (
         "Each point is an optimizer meta-trained from its first weights on that many tasks, and no others; the "
-        "shade spans repetitions with different tasks. The dashed line is its loss on the tasks that it was trained "
-        "on, the solid line on tasks that none was trained on, the same for all. With few tasks the dashed line lies "
-        "below the solid one: what was learned is how to solve those tasks. Where the two meet, more tasks of this "
-        "kind teach nothing new. Above the thin line, meta-training did harm on tasks not seen. This looks at the "
-        "architecture: the subject's own weights are not used."
+        "shade spans repetitions with different tasks. The dashed line is its loss on the tasks that it was "
+        "trained on, the solid line on tasks that none was trained on, the same for all. With few tasks the "
+        "dashed line lies below the solid one: what was learned is how to solve those tasks. Where the two "
+        "meet, more tasks of this kind teach nothing new. Above the thin line, meta-training did harm on tasks "
+        "not seen. This looks at the architecture: the subject's own weights are not used."
     )
     deviations: ClassVar[str] = (
         "Tasks are draws of one synthetic family instead of TaskSet's; full evolution strategies over short "
-        "unrolls, hundreds of outer steps instead of 10,000; the last theta instead of a mean over outer steps."
+        "unrolls, hundreds of outer steps instead of 10,000; the last theta instead of a mean over outer "
+        "steps."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "counts": (1, 8),
@@ -79,7 +91,7 @@ class TrainingTasks(Probe):
         "num_seeds": 2,
     }
 
-    task: TaskConfig = parse_task_config({"family": {"family": "functions_2d", "noisy": False}})
+    task: TaskConfig = quadratic(dimension=6)
     """A family whose dynamic configurations are the tasks."""
     counts: tuple[int, ...] = Field((1, 2, 4, 8, 16, 64), min_length=2)
     """Numbers of training tasks, rising."""
@@ -104,15 +116,24 @@ class TrainingTasks(Probe):
     def measure(self, subject: Subject, bench: Bench) -> ProbeResult:
         """Returns both losses against the number of training tasks, and the untrained optimizer's."""
         del bench
-        meta_train = jax.jit(jax.vmap(self._program(subject.learned()), in_axes=(0, None, None)))
-        keys, held_out_key = run_keys(self.seed, self.num_seeds), run_keys(self.seed, self.num_seeds + 1)[-1]
-        found = [
-            [np.asarray(part, np.float64) for part in meta_train(keys, held_out_key, jnp.int32(count))]
-            for count in self.counts
-        ]
+        learned, family = subject.learned(), self.task.build()
+        keys, unseen_key = run_keys(self.seed, self.num_seeds), run_keys(self.seed, self.num_seeds + 1)[-1]
+        meta_train = jax.jit(jax.vmap(self._meta_train(learned, family), in_axes=(0, None)))
+        measure = jax.jit(jax.vmap(self._measure(learned, family), in_axes=(0, 0, None, None)))
+
+        def losses(thetas: Theta, tasks: PRNGKey, count: int) -> np.ndarray:
+            return np.asarray(measure(thetas, tasks, jnp.int32(count), unseen_key), np.float64)
+
+        own_tasks = jax.vmap(lambda key: _part(key, 1))(keys)
+        unseen_tasks = jnp.stack([unseen_key] * self.num_seeds)
+        first = jax.vmap(lambda key: learned.init_theta(_part(key, 0)))(keys)
+        before = float(losses(first, unseen_tasks, MANY).mean())
+        found = []
+        for count in self.counts:
+            thetas = meta_train(keys, jnp.int32(count))
+            found.append((losses(thetas, own_tasks, count), losses(thetas, unseen_tasks, MANY)))
         own = np.stack([losses[0] for losses in found], axis=1)
         unseen = np.stack([losses[1] for losses in found], axis=1)
-        before = float(found[0][2].mean())
         panel = self._panel(own, unseen, before)
         findings = [
             f"On tasks not seen: {before:.3f} before meta-training, {unseen[:, 0].mean():.3f} after it on "
@@ -135,37 +156,39 @@ class TrainingTasks(Probe):
         )
         return config.build(family, learned)
 
-    def _program(self, learned: LearnedOptimizer) -> Any:
-        """Returns (key, held-out key, number of tasks) → losses on own tasks, on others, and on others before."""
-        family = self.task.build()
+    def _meta_train(
+        self, learned: LearnedOptimizer, family: TaskFamily
+    ) -> Callable[[PRNGKey, Scalar], Theta]:
+        """Returns (a repetition's key, number of tasks) → theta after meta-training on them."""
         optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(self.learning_rate))
 
-        def meta_train(key: PRNGKey, held_out_key: PRNGKey, count: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-            theta_key, tasks_key, train_key, own_key = jax.random.split(key, 4)
-            few = FewTasks(family, tasks_key, count)
-            training = self._estimator(learned, few, self.batch_tasks)
+        def meta_train(key: PRNGKey, count: Scalar) -> Theta:
+            few = FewTasks(family, _part(key, 1), count)
+            estimator = self._estimator(learned, few, self.batch_tasks)
 
             def outer_step(carry: tuple[Theta, Any], index: Scalar) -> tuple[tuple[Theta, Any], None]:
                 theta, state = carry
-                gradient = training.estimate(theta, (), jax.random.fold_in(train_key, index))[0].mean
-                updates, state = optimizer.update(gradient, state, theta)
+                step_key = jax.random.fold_in(_part(key, 2), index)
+                updates, state = optimizer.update(estimator.estimate(theta, (), step_key)[0].mean, state)
                 return (optax.apply_updates(theta, updates), state), None
 
-            first = learned.init_theta(theta_key)
+            first = learned.init_theta(_part(key, 0))
             steps = jnp.arange(self.outer_steps, dtype=jnp.int32)
-            (theta, _), _ = jax.lax.scan(outer_step, (first, optimizer.init(first)), steps)
-            measured = lambda family, theta, key: (
-                self._estimator(learned, family, self.num_held_out)
-                .measure(theta, key, jnp.float32(0.0))
-                .meta_loss
-            )
-            return (
-                measured(few, theta, own_key),
-                measured(family, theta, held_out_key),
-                measured(family, first, held_out_key),
-            )
+            return jax.lax.scan(outer_step, (first, optimizer.init(first)), steps)[0][0]
 
         return meta_train
+
+    def _measure(
+        self, learned: LearnedOptimizer, family: TaskFamily
+    ) -> Callable[[Theta, PRNGKey, Scalar, PRNGKey], Scalar]:
+        """Returns (theta, which tasks, how many, key) → theta's meta-loss on draws of them."""
+
+        def measure(theta: Theta, tasks: PRNGKey, count: Scalar, key: PRNGKey) -> Scalar:
+            few = FewTasks(family, tasks, count)
+            estimator = self._estimator(learned, few, self.num_held_out)
+            return estimator.measure(theta, key, jnp.float32(0.0)).meta_loss
+
+        return measure
 
     def _panel(self, own: np.ndarray, unseen: np.ndarray, before: float) -> Panel:
         edges = (float(self.counts[0]), float(self.counts[-1]))

@@ -50,13 +50,15 @@ class UpdateCost(Probe):
     how_to_read: ClassVar[str] = (
         "Dots are measured, lines are λ_overhead + λ_params · parameters fitted to them. Where a line is flat, "
         "launching the update is the cost and its size is free; where it rises, the work per parameter is. The "
-        "height of the flat part tells optimizers apart on small models, the rising part on large ones. It is the "
-        "update alone: with large batches the task's own gradient costs far more, and an expensive update hardly "
-        "shows. Dots far off their line mean that the machine was busy, or that caches overflow at that size."
+        "height of the flat part tells optimizers apart on small models, the rising part on large ones. It is "
+        "the update alone: with large batches the task's own gradient costs far more, and an expensive update "
+        "hardly shows. Dots far off their line mean that the machine was busy, or that caches overflow at that "
+        "size."
     )
     deviations: ClassVar[str] = (
-        "Least squares in log space instead of gradient descent there; the median of repeated updates, taken in "
-        "turns so that all optimizers see the same load. Times are this machine's, and the seed does not fix them."
+        "Least squares in log space instead of gradient descent there; the median of repeated updates, taken "
+        "in turns so that all optimizers see the same load. Times are this machine's, and the seed does not "
+        "fix them."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {"sides": (4, 16), "repeats": 3}
 
@@ -88,9 +90,10 @@ def _makers(subject: Subject) -> dict[str, Maker]:
     learned = subject.learned()
     theta = jax.tree.map(jnp.asarray, subject.theta)
     fixed = {"Adam": optax.adam(1e-3), "SGD": optax.sgd(1e-3)}
+    always = lambda optimizer: lambda _: optax.with_extra_args_support(optimizer)
     return {
         subject.label: (theta, lambda theta: learned.transform(theta, num_steps=1_000)),
-        **{name: ((), lambda _, o=optax.with_extra_args_support(o): o) for name, o in fixed.items()},
+        **{name: ((), always(optimizer)) for name, optimizer in fixed.items()},
     }
 
 
@@ -153,6 +156,6 @@ def _panel(
 def _finding(name: str, fit: CostFit, sgd: CostFit) -> str:
     return (
         f"{name}: {1e6 * fit.overhead:.3g} µs and {1e9 * fit.per_parameter:.3g} ns per parameter, "
-        f"{fit.overhead / sgd.overhead:.1f} × and {fit.per_parameter / sgd.per_parameter:.1f} × SGD's; the overhead "
-        f"is half of the cost at {fit.overhead / fit.per_parameter:,.0f} parameters."
+        f"{fit.overhead / sgd.overhead:.1f} × and {fit.per_parameter / sgd.per_parameter:.1f} × SGD's; the "
+        f"overhead is half of the cost at {fit.overhead / fit.per_parameter:,.0f} parameters."
     )

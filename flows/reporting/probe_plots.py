@@ -132,7 +132,9 @@ def _draw_points(axes: Axes, panel: Panel, series: Series, colour: str) -> None:
 def _draw_table(axes: Axes, panel: Panel, theme: Theme) -> None:
     """Draws a table whose cells are shaded by their numbers and carry them."""
     values = np.asarray(panel.values)
-    axes.imshow(values, cmap="Blues", vmin=0.0, vmax=max(float(np.nanmax(values)), 1e-9) * 1.25, aspect="auto")
+    axes.imshow(
+        values, cmap="Blues", vmin=0.0, vmax=max(float(np.nanmax(values)), 1e-9) * 1.25, aspect="auto"
+    )
     is_share = panel.colour_label.startswith("share")
     for (row, column), value in np.ndenumerate(values):
         text = f"{100 * value:.0f} %" if is_share else f"{value:.2g}"
@@ -167,7 +169,9 @@ def _set_scales(axes: Axes, panel: Panel) -> None:
 def _tick(value: float) -> str:
     """Returns an axis number: plain where that is short, else a power of ten."""
     if 1e-3 <= value < 1e6:
-        return f"{value:,.0f}".replace(",", "\u202f") if value >= 1.0 and value == round(value) else f"{value:g}"
+        return (
+            f"{value:,.0f}".replace(",", "\u202f") if value >= 1.0 and value == round(value) else f"{value:g}"
+        )
     exponent = math.floor(math.log10(value) + 1e-9)
     mantissa = value / 10.0**exponent
     return rf"${mantissa:.0f}{{\cdot}}10^{{{exponent}}}$" if round(mantissa) != 1 else rf"$10^{{{exponent}}}$"

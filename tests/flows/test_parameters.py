@@ -63,6 +63,7 @@ def test_every_deployment_exists_and_takes_one_of_the_models() -> None:
         "baselines",
         "evaluate",
         "promote",
+        "probe",
         "report",
     }
     for deployment in deployments:
