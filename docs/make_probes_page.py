@@ -8,8 +8,8 @@ from curriculum.probes import PROBES
 
 HEAD = """# Probes
 
-A probe is a small experiment that shows one thing about a learned optimizer: one command, one picture, one paragraph
-on how to read it. Each takes about a minute or a few on two cores, on data that come with the packages.
+A probe is a small experiment that shows one thing about a learned optimizer: one command, one picture, one
+paragraph on how to read it. Each takes a minute or a few on two cores, on data that come with the packages.
 
     keirin probe list
     keirin probe horizon_adaptation                     # of the weights that come with the package, shipped:pacer
@@ -30,8 +30,8 @@ Numbers repeat with the same seed on the same machine (times do not). A probe th
 refuses it and names the architectures that it fits. They are small on purpose: what they show is a behaviour, not a
 ranking; for that, see `keirin evaluate`.
 
-Adding one is a file in `curriculum/probes/` and a line in its `PROBES`; the drawer, the command, the flow, the contract
-tests and this page (`python docs/make_probes_page.py`) follow.
+Adding one is a file in `curriculum/probes/` and a line in its `PROBES`; the drawer, the command, the flow, the
+contract tests and this page (`make probes-page`) follow.
 """
 
 

@@ -86,6 +86,10 @@ class Panel(Result):
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
     equal_axes: bool = False
+    limit: float | None = Field(None, gt=0)
+    """Both axes end at ± this; None: where the data do."""
+    y_range: tuple[float, float] | None = None
+    """What the y axis covers, for panels to compare with each other; None: what the data do."""
     colour_label: str = ""
     series: tuple[Series, ...] = ()
     rows: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ class ContinuationRanks(Probe):
         "between a tenth and nine tenths."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
-        "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16),),
+        "tasks": (quadratic(dimension=4),),
         "num_steps": 40,
         "num_windows": 4,
         "num_seeds": 2,

@@ -14,7 +14,17 @@ import numpy as np
 from pydantic import Field
 from scipy.stats import rankdata
 
-from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, floats, default_architecture, names_of
+from curriculum.probes.base import (
+    Bench,
+    Panel,
+    Probe,
+    ProbeResult,
+    Series,
+    Subject,
+    default_architecture,
+    floats,
+    names_of,
+)
 from curriculum.probes.tasks import autoencoder, conv, mlp, quadratic, transformer
 from curriculum.probes.training import run_keys, windows
 from lopt import nn
@@ -72,7 +82,7 @@ class ControllerOutputs(Probe):
         "per task; t-SNE on outputs standardised over all points; the third panel and the agreement are ours."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
-        "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16), quadratic(dimension=4)),
+        "tasks": (quadratic(dimension=4), quadratic(dimension=6)),
         "num_steps": 12,
         "num_points": 24,
         "perplexity": 5.0,

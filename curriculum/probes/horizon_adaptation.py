@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, spread_series
-from curriculum.probes.tasks import conv, mlp
+from curriculum.probes.tasks import conv, mlp, quadratic
 from curriculum.probes.training import Curves, Trainer, learner_of, run_keys
 from task_generator.task_config import TaskConfig
 
@@ -35,7 +35,7 @@ class HorizonAdaptation(Probe):
         "their range; the ratio panel is ours."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
-        "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16),),
+        "tasks": (quadratic(dimension=4),),
         "horizons": (16, 64),
         "num_points": 9,
         "num_seeds": 2,
@@ -44,8 +44,8 @@ class HorizonAdaptation(Probe):
     tasks: tuple[TaskConfig, ...] = Field((mlp(), conv()), min_length=1, max_length=4)
     horizons: tuple[int, ...] = Field((100, 200, 400, 800, 1600), min_length=2)
     """Lengths that runs are told, rising."""
-    num_points: int = Field(65, ge=3, le=1025)
-    """Evaluations along each run."""
+    num_points: int = Field(51, ge=3, le=1001)
+    """Evaluations along each run, its start included; one less divides every length."""
     num_seeds: int = Field(3, ge=1, le=100)
 
     @field_validator("horizons")

@@ -20,6 +20,9 @@ from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Sub
 from curriculum.probes.training import Learner, learner_of, run_keys, tuned, windows
 from lopt.types import Batch, PRNGKey, Scalar, Split, TaskState
 
+VIEW = 1.6
+"""What is shown ends at so many times the grid's extent: an optimizer that runs away must not hide the starts."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ValleyTask:
@@ -59,11 +62,13 @@ class ImplicitRegularization(Probe):
         "All points of the diagonal are minima. From every start (small dots) a line leads to where the "
         "optimizer ends (large dots). Without regularisation it goes straight to the nearest point of the "
         "diagonal, at a right angle, as in Adam's panel. Lines that bend towards the centre, and ends that "
-        "crowd there, show a pull towards small weights that the loss does not ask for. The shrinkage puts a "
-        "number on it: the distance of the end from the origin over that of the nearest minimum, 1 for none."
+        "crowd there, show a pull towards small weights that the loss does not ask for; lines that run along "
+        "the diagonal away from the centre show the opposite, weights that grow. The factor above each panel "
+        "is how far from the origin the end is along the diagonal, over the nearest minimum. 1 ×: no "
+        "preference; below: a pull inwards; above: a push outwards."
     )
     deviations: ClassVar[str] = (
-        "Starts on a regular grid; x and y are one tensor; the shrinkage is ours; Adam's rate is given."
+        "Starts on a regular grid; x and y are one tensor; the factor is ours; Adam's rate is given."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {"side": 3, "num_points": 5, "stride": 4}
 
@@ -116,7 +121,7 @@ class ImplicitRegularization(Probe):
         return np.concatenate([starts[:, None], np.asarray(paths, np.float64)], axis=1)
 
     def _panel(self, title: str, paths: np.ndarray) -> Panel:
-        edge = 1.1 * self.extent
+        edge = VIEW * self.extent
         diagonal = Series(
             name="minima, x = y", role="reference", x=(-edge, edge), y=(-edge, edge), n=len(paths)
         )
@@ -132,17 +137,20 @@ class ImplicitRegularization(Probe):
             y=floats(paths[:, -1, 1]),
             n=len(paths),
         )
+        outside = int(np.sum(np.abs(paths[:, -1]).max(axis=1) > VIEW * self.extent))
+        note = f" · {outside} of {len(paths)} outside" if outside else ""
         return Panel(
-            title=f"{title} · shrinkage {np.median(shrinkage(paths)):.2f}",
+            title=f"{title} · {np.median(reach(paths)):.2f} × the nearest{note}",
             kind="points",
             x_label="x",
             y_label="y",
             equal_axes=True,
+            limit=VIEW * self.extent,
             series=(diagonal, *lines, ends),
         )
 
 
-def shrinkage(paths: np.ndarray) -> np.ndarray:
+def reach(paths: np.ndarray) -> np.ndarray:
     """Returns, per trajectory, how far the end is from the origin along the diagonal, over the nearest minimum's.
 
     Starts whose nearest minimum is the origin itself say nothing and are left out. Nothing confines the ratio: a
@@ -154,9 +162,9 @@ def shrinkage(paths: np.ndarray) -> np.ndarray:
 
 
 def _finding(name: str, paths: np.ndarray) -> str:
-    ratios = shrinkage(paths)
+    ratios = reach(paths)
     gap = np.abs(paths[:, -1, 0] - paths[:, -1, 1])
     return (
-        f"{name}: median shrinkage {np.median(ratios):.2f} (from {ratios.min():.2f} to {ratios.max():.2f} over "
-        f"{len(ratios)} starts); the largest |x − y| left is {gap.max():.1e}."
+        f"{name}: ends at {np.median(ratios):.2f} × the nearest minimum (median; from {ratios.min():.2f} to "
+        f"{ratios.max():.2f} over {len(ratios)} starts); the largest |x − y| left is {gap.max():.1e}."
     )

@@ -13,7 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, default_architecture, names_of, spread_series
+from curriculum.probes.base import (
+    Bench,
+    Panel,
+    Probe,
+    ProbeResult,
+    Series,
+    Subject,
+    default_architecture,
+    names_of,
+    spread_series,
+)
 from curriculum.probes.tasks import mlp
 from curriculum.probes.training import (
     Trainer,

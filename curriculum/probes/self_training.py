@@ -15,7 +15,7 @@ import optax
 from pydantic import Field
 
 from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, spread_series
-from curriculum.probes.tasks import mlp
+from curriculum.probes.tasks import mlp, quadratic
 from curriculum.probes.training import Learner, Trainer, learner_of, run_keys, tuned
 from lopt.contract import ArchitectureConfig
 from lopt.inner_loop import InnerState, init_inner, inner_step
@@ -123,7 +123,7 @@ class SelfTraining(Probe):
         "always."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
-        "task": mlp(hidden_size=4, num_layers=1, batch_size=8),
+        "task": quadratic(dimension=4),
         "num_steps": 4,
         "outer_steps": 6,
         "num_points": 3,
@@ -139,6 +139,7 @@ class SelfTraining(Probe):
     """Of an unroll."""
     outer_steps: int = Field(120, ge=2)
     num_points: int = Field(13, ge=2)
+    """Evaluations; one less divides the outer steps."""
     std: float = Field(0.03, gt=0)
     """Of the perturbations."""
     num_pairs: int = Field(4, ge=1)

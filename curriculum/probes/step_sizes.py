@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, floats
-from curriculum.probes.tasks import conv, mlp, transformer
+from curriculum.probes.tasks import conv, mlp, quadratic, transformer
 from curriculum.probes.training import Learner, learner_of, run_keys, tuned, windows
 from lopt.family_data import Data, separate_data
 from lopt.monitoring import step_size_monitor, tensor_names
@@ -29,19 +29,19 @@ class StepSizes(Probe):
     question: ClassVar[str] = "What schedule of step sizes has the optimizer learned, and for which tensors?"
     source: ClassVar[str] = "Metz et al. 2022 (VeLO), 5.1.1 and G.3, Figs. 13 and 29"
     how_to_read: ClassVar[str] = (
-        "One line per parameter tensor, early layers dark, late layers bright; matrices solid, vectors "
-        "(biases, norms) dashed. The top row is the optimizer, the bottom row Adam with a constant learning "
-        "rate on the same tasks: its lines are nearly flat and lie close together, because its normaliser "
-        "makes all steps about the rate. Look for a rise at the start (a warm-up), a fall towards the end (a "
-        "decay), and for how many decades lie between tensors: what a hand-made schedule, one number for all, "
-        "cannot express."
+        "One line per parameter tensor, coloured in the order of their names (in a plain network from the first "
+        "layer, dark, to the last, bright); matrices solid, vectors (biases, norms) dashed. The top row is the "
+        "optimizer, the bottom row, on the same scale, Adam with a constant learning rate on the same tasks: its "
+        "lines change little and lie close together, because its normaliser makes all steps about the rate. Look "
+        "for a rise at the start (a warm-up), a fall towards the end (a decay), and for how many decades lie "
+        "between tensors: what a hand-made schedule, one number for all, cannot express."
     )
     deviations: ClassVar[str] = (
         "Digits and English bytes instead of CIFAR-10 and LM1B, smaller networks; steps are averaged over "
         "windows of the run, and over seeds; Adam only, not SGD with momentum."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
-        "tasks": (mlp(hidden_size=8, num_layers=1, batch_size=16),),
+        "tasks": (quadratic(dimension=4),),
         "num_windows": 8,
         "window": 4,
         "num_seeds": 2,
@@ -58,14 +58,16 @@ class StepSizes(Probe):
         """Returns a panel per optimizer and task."""
         del bench
         learners = (learner_of(subject), tuned("adam", (self.adam_rate,)))
-        panels, findings = [], []
-        for row, learner in enumerate(learners):
-            for task in self.tasks:
-                names, ranks, steps = self._steps(learner, task)
-                label = learner.name if row == 0 else f"{learner.name}, rate {self.adam_rate:g}"
-                panels.append(self._panel(f"{label} · {task.family.family}", names, ranks, steps))
-                if row == 0:
-                    findings.append(_finding(task.family.family, steps))
+        found = [[self._steps(learner, task) for task in self.tasks] for learner in learners]
+        labels = (subject.label, f"{learners[1].name}, rate {self.adam_rate:g}")
+        panels = []
+        for row, label in enumerate(labels):
+            for column, task in enumerate(self.tasks):
+                # The same scale for both optimizers: how flat Adam's lines are is what there is to see.
+                both = np.concatenate([steps[column][2].ravel() for steps in found])
+                title = f"{label} · {task.family.family}"
+                panels.append(self._panel(title, *found[row][column], y_range=_positive_range(both)))
+        findings = [_finding(t.family.family, s[2]) for t, s in zip(self.tasks, found[0], strict=True)]
         counted = "runs with different initialisations and batches"
         return self.result(
             subject, panels, n=self.num_seeds, counted=counted, findings=findings, columns=len(self.tasks)
@@ -97,7 +99,15 @@ class StepSizes(Probe):
         ranks = [len(leaf.shape) for leaf in jax.tree.leaves(params) if leaf.size]
         return tensor_names(params), ranks, steps.mean(axis=0)
 
-    def _panel(self, title: str, names: list[str], ranks: list[int], steps: np.ndarray) -> Panel:
+    def _panel(
+        self,
+        title: str,
+        names: list[str],
+        ranks: list[int],
+        steps: np.ndarray,
+        *,
+        y_range: tuple[float, float] | None,
+    ) -> Panel:
         middle = (np.arange(self.num_windows) + 0.5) * self.window
         series = [
             Series(
@@ -115,8 +125,15 @@ class StepSizes(Probe):
             x_label="inner step",
             y_label="mean |step|",
             y_scale="log",
+            y_range=y_range,
             series=tuple(series),
         )
+
+
+def _positive_range(values: np.ndarray) -> tuple[float, float] | None:
+    """Returns the least and the greatest positive number, a little apart from the axes' ends; None without any."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return (float(positive.min()) / 1.3, float(positive.max()) * 1.3) if positive.size else None
 
 
 def _finding(task: str, steps: np.ndarray) -> str:

@@ -60,7 +60,7 @@ class Sweeps(Probe):
     """Training examples; powers of two up to 1,024."""
     horizon: int = Field(200, ge=2)
     num_points: int = Field(21, ge=2)
-    """Evaluations along a run, whose mean is the number shown."""
+    """Evaluations along a run, whose mean is the number shown; one less divides the horizon."""
     learning_rates: tuple[float, ...] = Field((3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), min_length=1)
     num_seeds: int = Field(3, ge=2, le=100)
 
@@ -74,12 +74,13 @@ class Sweeps(Probe):
     def measure(self, subject: Subject, bench: Bench) -> ProbeResult:
         """Returns a panel per property."""
         del bench
-        subject_learner, adam = learner_of(subject), tuned("adam", self.learning_rates)
+        subject_trainers = _Trainers(learner_of(subject), self.num_points)
+        adam_trainers = _Trainers(tuned("adam", self.learning_rates), self.num_points)
         keys = run_keys(self.seed, self.num_seeds)
         panels, findings = [], []
         for label, axis in self._axes().items():
-            ours = self._losses(subject_learner, list(axis.values()), keys)[0]
-            theirs = self._losses(adam, list(axis.values()), keys)
+            ours = self._losses(subject_trainers, list(axis.values()), keys)[0]
+            theirs = self._losses(adam_trainers, list(axis.values()), keys)
             panels.append(_panel(label, list(axis), subject.label, ours, theirs, self.learning_rates))
             below = np.median(ours, axis=1) <= np.median(theirs, axis=2).min(axis=0)
             findings.append(
@@ -106,18 +107,31 @@ class Sweeps(Probe):
         }
 
     def _losses(
-        self, learner: Learner, families: Sequence[tuple[TaskFamily, int]], keys: PRNGKey
+        self, trainers: _Trainers, families: Sequence[tuple[TaskFamily, int]], keys: PRNGKey
     ) -> np.ndarray:
         """Returns test losses averaged over each run: [settings, points of the axis, seeds]."""
-        trainers: dict[int, Trainer] = {}
-        rows = []
-        for family, batches in families:
-            if batches not in trainers:
-                trainers[batches] = Trainer(
-                    learner, num_points=self.num_points, splits=("test",), num_eval_batches=batches
-                )
-            rows.append(trainers[batches](family, keys, horizon=self.horizon).losses["test"].mean(axis=2))
-        return np.stack(rows, axis=1)
+        curves = [trainers.of(batches)(family, keys, horizon=self.horizon) for family, batches in families]
+        return np.stack([curve.losses["test"].mean(axis=2) for curve in curves], axis=1)
+
+
+class _Trainers:
+    """One learner's trainers, by how many batches they evaluate on: axes share what is compiled."""
+
+    def __init__(self, learner: Learner, num_points: int) -> None:
+        self._learner = learner
+        self._num_points = num_points
+        self._made: dict[int, Trainer] = {}
+
+    def of(self, num_eval_batches: int) -> Trainer:
+        """Returns the trainer."""
+        if num_eval_batches not in self._made:
+            self._made[num_eval_batches] = Trainer(
+                self._learner,
+                num_points=self._num_points,
+                splits=("test",),
+                num_eval_batches=num_eval_batches,
+            )
+        return self._made[num_eval_batches]
 
 
 def _panel(

@@ -93,14 +93,23 @@ class Trainer:
         self._programs: dict[Any, Callable[..., LearningCurve]] = {}
 
     def __call__(self, family: TaskFamily, keys: PRNGKey, *, horizon: int) -> Curves:
-        """Returns the curves of runs that are told `horizon` steps, and make that many (rounded down to points)."""
+        """Returns the curves of runs that are told `horizon` steps, and make that many.
+
+        Raises:
+          ValueError: If the points do not divide the horizon.
+        """
+        stride, rest = divmod(horizon, self.num_points - 1)
+        if rest:
+            raise ValueError(
+                f"the number of steps must be a multiple of the {self.num_points - 1} intervals between points, "
+                f"got {horizon}"
+            )
         data, with_data = separate_data(family)
         # Families that differ only in their arrays share a program; one that is no pytree is a leaf of its own.
         leaves, structure = jax.tree.flatten(family)
         static = (structure, tuple(id(leaf) for leaf in leaves if not isinstance(leaf, jax.Array)))
         if static not in self._programs:
             self._programs[static] = jax.jit(self._over_runs(with_data))
-        stride = max(horizon // (self.num_points - 1), 1)
         program = self._programs[static]
         curve = jax.device_get(
             program(data, self.learner.settings, keys, jnp.int32(horizon), jnp.int32(stride))

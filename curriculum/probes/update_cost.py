@@ -136,7 +136,9 @@ def _panel(
     for index, (name, times) in enumerate(seconds.items()):
         role: Role = "baseline" if index else "subject"
         fit = fits[name]
-        label = f"{name}: {1e6 * fit.overhead:.3g} µs + {1e9 * fit.per_parameter:.2g} ns per parameter"
+        label = (
+            f"{name}: {_number(1e6 * fit.overhead)} µs + {_number(1e9 * fit.per_parameter)} ns per parameter"
+        )
         series.append(Series(name=label, role=role, x=floats(line), y=floats(fit.seconds(line)), n=repeats))
         series.append(
             Series(
@@ -153,9 +155,14 @@ def _panel(
     )
 
 
+def _number(value: float) -> str:
+    """Returns about two digits, without an exponent where there are more before the point."""
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:.2g}"
+
+
 def _finding(name: str, fit: CostFit, sgd: CostFit) -> str:
     return (
-        f"{name}: {1e6 * fit.overhead:.3g} µs and {1e9 * fit.per_parameter:.3g} ns per parameter, "
+        f"{name}: {_number(1e6 * fit.overhead)} µs and {_number(1e9 * fit.per_parameter)} ns per parameter, "
         f"{fit.overhead / sgd.overhead:.1f} × and {fit.per_parameter / sgd.per_parameter:.1f} × SGD's; the "
         f"overhead is half of the cost at {fit.overhead / fit.per_parameter:,.0f} parameters."
     )

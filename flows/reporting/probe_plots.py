@@ -52,7 +52,13 @@ def draw_panel(axes: Axes, panel: Panel, theme: Theme) -> None:
             _draw_line(axes, series, colour, theme)
     if panel.equal_axes:
         axes.set_aspect("equal", adjustable="box")
+    _set_whole_ticks(axes, panel)
+    if panel.limit is not None:
+        axes.set_xlim(-panel.limit, panel.limit)
+        axes.set_ylim(-panel.limit, panel.limit)
     _set_scales(axes, panel)
+    if panel.y_range is not None:
+        axes.set_ylim(panel.y_range)
     _add_legend(axes, panel, theme)
 
 
@@ -103,7 +109,7 @@ def _draw_line(axes: Axes, series: Series, colour: str, theme: Theme) -> None:
         markersize=4.5,
         alpha=0.55 if series.role == "other" and series.shape == "solid" else 1.0,
         label=_label(series),
-        zorder=3 if is_subject else 2,
+        zorder=2.5 if is_subject else 3 if series.shape == "dashed" else 2,  # a dashed line covers nothing
     )
     if series.name == "trajectory":  # a small dot where each starts
         axes.plot(series.x[0], series.y[0], "o", color=theme.muted, markersize=2.5)
@@ -164,6 +170,13 @@ def _set_scales(axes: Axes, panel: Panel) -> None:
         log_axis(getattr(axes, f"{name}axis"), low, high * 1.0001, _tick)
         if name == "y":
             axes.set_ylim(low / 1.1, high * 1.1)
+
+
+def _set_whole_ticks(axes: Axes, panel: Panel) -> None:
+    """Puts the ticks of an axis of few whole numbers at those."""
+    found = sorted({x for series in panel.series for x in series.x})
+    if panel.x_scale == "linear" and len(found) <= 12 and all(x == round(x) for x in found):
+        axes.set_xticks(found, [f"{x:.0f}" for x in found])
 
 
 def _tick(value: float) -> str:

@@ -37,6 +37,9 @@ VELO = VeloConfig(lstm_hidden_size=4, mlp_bank_size=3, mlp_hidden_size=2)
 FITTING: dict[str, ArchitectureConfig] = {"loss_feature": PACER, "controller_outputs": VELO}
 """What is probed where plain SGD won't do."""
 
+TAKES_LONG = {"sweeps", "ensembles", "loss_feature", "controller_outputs"}
+RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name in TAKES_LONG)) for name in PROBES]
+
 
 def subject_of(config: ArchitectureConfig, label: str = "subject") -> Subject:
     return Subject(label, config, config.build().init_theta(jax.random.key(1)))
@@ -75,7 +78,7 @@ def test_a_probe_explains_itself(name: str) -> None:
     assert probe().fingerprint() != probe.quick().fingerprint()
 
 
-@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("name", RUN)
 def test_a_result_is_finite_labelled_and_survives_json(name: str) -> None:
     result = result_of(name)
     assert result.n >= 1
@@ -98,7 +101,7 @@ def test_a_result_is_finite_labelled_and_survives_json(name: str) -> None:
     assert ProbeResult.model_validate_json(result.model_dump_json()) == result
 
 
-@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("name", RUN)
 def test_same_seed_same_bits(name: str) -> None:
     assert result_of(name, again=1) == result_of(name)
 
@@ -137,7 +140,7 @@ def test_what_ignores_the_horizon_traces_one_line() -> None:
     result = result_of("horizon_adaptation")
     short, long = (dict(zip(s.x, s.y, strict=True)) for s in result.panels[0].series)
     shared = set(short) & set(long)
-    assert len(shared) >= 2
+    assert len(shared) >= 2, (short, long)
     assert all(short[x] == long[x] for x in shared)
     assert result.panels[-1].series[0].y == (1.0, 1.0)
 
@@ -167,7 +170,7 @@ def test_gradient_descent_ends_at_the_nearest_minimum() -> None:
         x, y = np.asarray(path.x), np.asarray(path.y)
         np.testing.assert_allclose(x + y, x[0] + y[0], atol=1e-5)
         np.testing.assert_allclose(x - y, (x[0] - y[0]) * 0.9 ** (4 * np.arange(6)), rtol=1e-4)
-    assert "median shrinkage 1.00 (from 1.00 to 1.00" in result.findings[1]
+    assert "ends at 1.00 × the nearest minimum (median; from 1.00 to 1.00 over" in result.findings[1]
 
 
 def test_a_rule_and_its_baseline_lie_on_each_other_along_the_batch_sizes() -> None:
@@ -265,7 +268,7 @@ def test_times_are_the_clocks() -> None:
     result = UpdateCost.quick().run(subject_of(SGD), Bench(clock=ticking()))
     measured = [s for s in result.panels[0].series if not s.name]
     assert [s.y for s in measured] == [(pytest.approx(1e-3),) * 2] * 3
-    assert result.findings[0].startswith("subject: 1e+03 µs")
+    assert result.findings[0].startswith("subject: 1,000 µs")
 
 
 def test_few_examples_are_those_and_no_others() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from curriculum.probes import PROBES, Panel, ProbeResult, Series
 from flows.probe import probe_page
@@ -16,7 +17,6 @@ from flows.reporting.probe_plots import probe_png
 from flows.session import Session
 from flows.settings import RuntimeSettings
 from lopt.registry import UnknownNameError
-from rich.console import Console
 from storage.workspace import Workspace
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,9 +41,7 @@ def result_with(*panels: Panel) -> ProbeResult:
 
 
 def panel(*series: Series, **fields: object) -> Panel:
-    return Panel.model_validate(
-        {"title": "t", "x_label": "x", "y_label": "y", "series": series, **fields}
-    )
+    return Panel.model_validate({"title": "t", "x_label": "x", "y_label": "y", "series": series, **fields})
 
 
 @pytest.mark.parametrize(
