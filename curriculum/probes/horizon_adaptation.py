@@ -15,6 +15,9 @@ from curriculum.probes.tasks import conv, mlp, quadratic
 from curriculum.probes.training import Curves, Trainer, learner_of, run_keys
 from task_generator.task_config import TaskConfig
 
+SOLVED = 1e-9
+"""Losses below this are all alike: float32 reaches zero on tasks that can be solved."""
+
 
 class HorizonAdaptation(Probe):
     """Trains the same tasks for several lengths, each told."""
@@ -100,7 +103,7 @@ def _gains(curves: dict[int, Curves]) -> np.ndarray:
     for curve in curves.values():
         end, losses = curve.step[-1], curve.losses["train"][0]
         there = [np.interp(end, longest.step, run) for run in longest.losses["train"][0]]
-        columns.append(losses[:, -1] / np.asarray(there))
+        columns.append(np.maximum(losses[:, -1], SOLVED) / np.maximum(there, SOLVED))
     return np.stack(columns, axis=1)
 
 

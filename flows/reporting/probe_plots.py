@@ -33,7 +33,7 @@ def probe_png(result: ProbeResult) -> bytes:
         draw_panel(pair, panel, LIGHT)
     for pair in axes[len(result.panels) :]:
         pair.set_visible(False)
-    _add_texts(figure, result, width=int(30 * max(columns, 1.5)))
+    _add_texts(figure, result)
     return to_png(figure)
 
 
@@ -52,11 +52,12 @@ def draw_panel(axes: Axes, panel: Panel, theme: Theme) -> None:
             _draw_line(axes, series, colour, theme)
     if panel.equal_axes:
         axes.set_aspect("equal", adjustable="box")
-    _set_whole_ticks(axes, panel)
     if panel.limit is not None:
         axes.set_xlim(-panel.limit, panel.limit)
         axes.set_ylim(-panel.limit, panel.limit)
     _set_scales(axes, panel)
+    if panel.kind == "lines":
+        _set_whole_ticks(axes, panel)
     if panel.y_range is not None:
         axes.set_ylim(panel.y_range)
     _add_legend(axes, panel, theme)
@@ -175,8 +176,9 @@ def _set_scales(axes: Axes, panel: Panel) -> None:
 def _set_whole_ticks(axes: Axes, panel: Panel) -> None:
     """Puts the ticks of an axis of few whole numbers at those."""
     found = sorted({x for series in panel.series for x in series.x})
-    if panel.x_scale == "linear" and len(found) <= 12 and all(x == round(x) for x in found):
-        axes.set_xticks(found, [f"{x:.0f}" for x in found])
+    most = 12 if panel.x_scale == "linear" else 8
+    if len(found) <= most and all(x == round(x) and abs(x) < 1e6 for x in found):
+        axes.set_xticks(found, [_tick(x) if x > 0 else f"{x:.0f}" for x in found])
 
 
 def _tick(value: float) -> str:
@@ -216,16 +218,17 @@ def _add_legend(axes: Axes, panel: Panel, theme: Theme) -> None:
     )
 
 
-def _add_texts(figure: Figure, result: ProbeResult, *, width: int) -> None:
+def _add_texts(figure: Figure, result: ProbeResult) -> None:
+    inches = figure.get_figwidth()
     figure.suptitle(
-        f"{result.title} · {result.subject}\n" + textwrap.fill(result.question, 2 * width),
+        f"{result.title} · {result.subject}\n" + textwrap.fill(result.question, int(11 * inches)),
         x=0.01,
         ha="left",
         fontsize=10.5,
         color=LIGHT.ink,
     )
     figure.supxlabel(
-        textwrap.fill(f"{_counts(result)} After {result.source}.", 3 * width),
+        textwrap.fill(f"{_counts(result)} After {result.source}.", int(16 * inches)),
         x=0.01,
         ha="left",
         fontsize=7.5,

@@ -30,7 +30,8 @@ from lopt.architectures.pacer import PacerConfig
 from lopt.architectures.velo import VeloConfig
 from lopt.contract import ArchitectureConfig
 
-SGD = LearnableSgdConfig(initial_learning_rate=0.05)
+RATE = 0.02
+SGD = LearnableSgdConfig(initial_learning_rate=RATE)
 ADAM = LearnableAdamConfig()
 PACER = PacerConfig(hidden_size=2, controller_size=2)
 VELO = VeloConfig(lstm_hidden_size=4, mlp_bank_size=3, mlp_hidden_size=2)
@@ -155,7 +156,7 @@ def test_steps_of_gradient_descent_are_the_rate_times_the_gradient() -> None:
     )
     steps = []
     for _ in range(12):
-        step = 0.05 * w.T @ (w @ x - target)
+        step = RATE * w.T @ (w @ x - target)
         steps.append(np.abs(step).mean())
         x = x - step
     np.testing.assert_allclose(only.y, np.reshape(steps, (4, 3)).mean(axis=1), rtol=1e-4)
@@ -169,12 +170,12 @@ def test_gradient_descent_ends_at_the_nearest_minimum() -> None:
     for path in paths:
         x, y = np.asarray(path.x), np.asarray(path.y)
         np.testing.assert_allclose(x + y, x[0] + y[0], atol=1e-5)
-        np.testing.assert_allclose(x - y, (x[0] - y[0]) * 0.9 ** (4 * np.arange(6)), rtol=1e-4)
+        np.testing.assert_allclose(x - y, (x[0] - y[0]) * (1 - 2 * RATE) ** (4 * np.arange(6)), rtol=1e-4)
     assert "ends at 1.00 × the nearest minimum (median; from 1.00 to 1.00 over" in result.findings[1]
 
 
 def test_a_rule_and_its_baseline_lie_on_each_other_along_the_batch_sizes() -> None:
-    probe = BatchSize.quick(baselines=("sgd",), learning_rates=(0.05,), batch_sizes=(16, 32))
+    probe = BatchSize.quick(baselines=("sgd",), learning_rates=(RATE,), batch_sizes=(16, 32))
     ours, theirs = probe.run(subject_of(SGD)).panels[0].series
     np.testing.assert_allclose(ours.y, theirs.y, rtol=1e-4)
     assert ours.y[0] < 0.99 * ours.y[1]  # twice the steps

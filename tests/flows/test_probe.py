@@ -8,17 +8,27 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+import flows.probe
 from curriculum.probes import PROBES, Panel, ProbeResult, Series
-from flows.probe import probe_page
+from flows.cli import app
+from flows.cli_errors import exit_code, message
+from flows.parameters import ProbeParameters
+from flows.probe import probe_page, run_probes
 from flows.probe_subject import resolve_subject, subject_fingerprint
 from flows.progress import Reporter
 from flows.reporting.probe_plots import probe_png
 from flows.session import Session
 from flows.settings import RuntimeSettings
 from lopt.registry import UnknownNameError
+from storage.tracking import InMemoryTracker
 from storage.workspace import Workspace
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Prefect's client, when a flow fails
+]
 PNG = b"\x89PNG\r\n\x1a\n"
 LINE = Series(name="line", x=(1.0, 10.0), y=(0.5, 0.25), low=(0.4, 0.2), high=(0.6, 0.3), marked=True, n=3)
 
@@ -75,53 +85,81 @@ def test_the_page_of_all_probes_is_up_to_date() -> None:
     assert all(f"`keirin probe {name}`" in page for name in PROBES)
 
 
-def test_a_probe_leaves_a_picture_a_page_numbers_and_a_record(keirin: Any, workspace: Workspace) -> None:
-    from mlflow.tracking import MlflowClient
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    settings = RuntimeSettings(home=tmp_path / "home")
+    tracker = InMemoryTracker()
+    return Session(settings, Reporter(Console(quiet=True)), open_tracker=lambda _: tracker)
 
-    answer = keirin("probe", "implicit_regularization", "initial:learnable_sgd", "--quick")
-    assert answer.code == 0, answer.err
-    stem = workspace.reports / "probes" / "implicit_regularization-initial-learnable-sgd-quick"
-    assert str(stem.with_suffix(".png")) in answer.out
-    assert stem.with_suffix(".png").read_bytes().startswith(PNG)
-    result = ProbeResult.model_validate_json(stem.with_suffix(".json").read_text("utf-8"))
-    assert result.subject == "learnable_sgd, first weights"
-    assert result.how_to_read in stem.with_suffix(".md").read_text("utf-8")
-    client = MlflowClient(f"sqlite:///{workspace.mlflow_database}")
-    (run,) = client.search_runs(
-        [e.experiment_id for e in client.search_experiments()], "tags.`keirin.probe` != ''"
+
+def test_a_probe_leaves_a_picture_a_page_numbers_and_a_record(session: Session) -> None:
+    parameters = ProbeParameters(
+        probe="implicit_regularization", optimizer="initial:learnable_sgd", quick=True
     )
-    assert run.info.status == "FINISHED"
-    assert run.data.params["n"] == str(result.n)
+    (picture,) = run_probes(parameters, session)
+    assert picture.name == "implicit_regularization-initial-learnable-sgd-quick.png"
+    assert picture.parent == session.workspace.reports / "probes"
+    assert picture.read_bytes().startswith(PNG)
+    result = ProbeResult.model_validate_json(picture.with_suffix(".json").read_text("utf-8"))
+    assert result.subject == "learnable_sgd, first weights"
+    assert result.how_to_read in picture.with_suffix(".md").read_text("utf-8")
+    (run,) = session.tracker.runs.values()  # type: ignore[attr-defined]
+    assert run.status == "FINISHED"
+    assert run.tags["keirin.probe"] == "implicit_regularization"
+    assert run.params["n"] == result.n
+    assert {Path(name).suffix for name in run.artifacts} == {".png", ".md", ".json"}
+
+
+def test_all_means_all_that_fit(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: PROBES[name] for name in ("controller_outputs", "implicit_regularization", "loss_feature")}
+    monkeypatch.setattr(flows.probe, "PROBES", few)
+    parameters = ProbeParameters(probe="all", optimizer="initial:learnable_sgd", quick=True)
+    assert [path.name.split("-")[0] for path in run_probes(parameters, session)] == [
+        "implicit_regularization"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "code"),
+    ("values", "said", "code"),
     [
-        (("implicit",), "--probe: unknown probe 'implicit'; known: 'all', 'batch_size'", 2),
-        (("update_cost", "initial:pacr"), "unknown architecture 'pacr'; known: ", 2),
-        (("update_cost", "shipped:pacr"), "unknown shipped weights 'pacr'; known: ", 2),
-        (("update_cost", "nowhere.npz"), "no weights file 'nowhere.npz'", 1),
-        (("loss_feature", "initial:learnable_sgd"), "probe 'loss_feature' does not fit learnable_sgd", 1),
-        (("controller_outputs", "shipped:pacer"), "those that have one: 'rnn_mlp', 'velo'", 1),
+        ({"probe": "implicit"}, "--probe: unknown probe 'implicit'; known: 'all', 'batch_size'", 2),
+        ({"optimizer": "initial:pacr"}, "unknown architecture 'pacr'; known: ", 2),
+        ({"optimizer": "shipped:pacr"}, "unknown shipped weights 'pacr'; known: ", 2),
+        ({"optimizer": "nowhere.npz"}, "no weights file 'nowhere.npz'", 1),
+        ({"optimizer": "champion"}, "there is no alias", 2),
+        (
+            {"probe": "loss_feature", "optimizer": "initial:learnable_sgd"},
+            "probe 'loss_feature' does not fit learnable_sgd, first weights: it does not read the loss; those",
+            1,
+        ),
+        ({"probe": "controller_outputs"}, "those that have one: 'rnn_mlp', 'velo'", 1),
     ],
 )
 def test_what_cannot_be_probed_is_one_clear_error(
-    keirin: Any, workspace: Workspace, arguments: tuple[str, ...], said: str, code: int
+    session: Session, values: dict[str, Any], said: str, code: int
 ) -> None:
-    answer = keirin("probe", *arguments)
-    assert said in answer.error
-    assert answer.code == code
-    assert not (workspace.reports / "probes").exists()
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is what the message says
+        run_probes(ProbeParameters(**values), session)
+    assert said in message(caught.value)
+    assert "unexpected" not in message(caught.value)
+    assert exit_code(caught.value) == code
+    assert not (session.workspace.reports / "probes").exists()
 
 
-def test_the_list_has_every_probe(keirin: Any) -> None:
-    answer = keirin("probe", "list")
-    assert answer.code == 0
-    assert all(name in answer.out for name in PROBES)
+def test_the_command_runs_a_probe_and_says_where_it_is(keirin: Any, workspace: Workspace) -> None:
+    answer = keirin("probe", "implicit_regularization", "initial:learnable_sgd", "--quick")
+    assert answer.code == 0, answer.err
+    assert "implicit_regularization-initial-learnable-sgd-quick.png" in answer.out
+    assert keirin("probe", "implicit").error.startswith("--probe: unknown probe 'implicit'")
 
 
-def test_references_name_weights(workspace: Workspace) -> None:
-    session = Session(RuntimeSettings(home=workspace.root), Reporter(Console(quiet=True)))
+def test_the_list_has_every_probe() -> None:
+    result = CliRunner().invoke(app, ["probe", "list"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert all(name in result.output for name in PROBES)
+
+
+def test_references_name_weights(session: Session) -> None:
     first, shipped = (resolve_subject(ref, session) for ref in ("initial:pacer", "shipped:pacer"))
     assert first.config.architecture == shipped.config.architecture == "pacer"
     assert subject_fingerprint(first) != subject_fingerprint(shipped)
