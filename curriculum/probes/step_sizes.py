@@ -95,7 +95,8 @@ class StepSizes(Probe):
 
         keys = run_keys(self.seed, self.num_seeds)
         steps = np.asarray(jax.jit(jax.vmap(one, in_axes=(None, 0)))(data, keys), np.float64)
-        params = jax.eval_shape(lambda key: family.task(family.sample_dynamic(key)).init(key), keys[0]).params
+        shapes = jax.eval_shape(lambda key: family.task(family.sample_dynamic(key)).init(key), keys[0]).params
+        params = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
         ranks = [len(leaf.shape) for leaf in jax.tree.leaves(params) if leaf.size]
         return tensor_names(params), ranks, steps.mean(axis=0)
 

@@ -17,6 +17,8 @@ from flows.reporting.themes import LIGHT, Theme, add_heading, log_axis, new_figu
 
 ORDERED = "viridis"
 """Colours of an ordered row; its brightest end is left out, which is hard to see on white."""
+MAX_RATIO = 1e6
+"""Between the ends of a logarithmic axis: what has reached zero must not flatten the rest."""
 _CATEGORIES = (0, 1, 2, 4, 3, 5)
 _BASELINES = (1, 2, 4, 5)
 _MAX_LEGEND = 10
@@ -166,7 +168,8 @@ def _set_scales(axes: Axes, panel: Panel) -> None:
         positive = [v for v in numbers[name] if math.isfinite(v) and v > 0.0]
         if scale != "log" or not positive:
             continue
-        low, high = min(positive), max(positive)
+        high = max(positive)
+        low = max(min(positive), high / MAX_RATIO)
         getattr(axes, f"set_{name}scale")("log")
         log_axis(getattr(axes, f"{name}axis"), low, high * 1.0001, _tick)
         if name == "y":

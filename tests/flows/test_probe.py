@@ -126,7 +126,7 @@ def test_all_means_all_that_fit(session: Session, monkeypatch: pytest.MonkeyPatc
         ({"optimizer": "initial:pacr"}, "unknown architecture 'pacr'; known: ", 2),
         ({"optimizer": "shipped:pacr"}, "unknown shipped weights 'pacr'; known: ", 2),
         ({"optimizer": "nowhere.npz"}, "no weights file 'nowhere.npz'", 1),
-        ({"optimizer": "champion"}, "there is no alias", 2),
+        ({"optimizer": "champion"}, "unknown alias 'champion'", 2),
         (
             {"probe": "loss_feature", "optimizer": "initial:learnable_sgd"},
             "probe 'loss_feature' does not fit learnable_sgd, first weights: it does not read the loss; those",
