@@ -9,7 +9,7 @@ from curriculum.probes import PROBES
 HEAD = """# Probes
 
 A probe is a small experiment that shows one thing about a learned optimizer: one command, one picture, one
-paragraph on how to read it. Each takes a minute or a few on two cores, on data that come with the packages.
+paragraph on how to read it. Each is sized for a minute or a few on two cores, on data that come with the packages.
 
     keirin probe list
     keirin probe horizon_adaptation                     # of the weights that come with the package, shipped:pacer

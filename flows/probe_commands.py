@@ -31,7 +31,7 @@ def probe(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny sizes: a look in seconds that proves nothing.")
+        bool, typer.Option("--quick", help="Tiny sizes: a quick look that proves nothing.")
     ] = False,
     seed: Seed = None,
     home: Home = None,

@@ -123,7 +123,7 @@ class ProbeResult(Result):
 class Probe(FrozenConfig):
     """The base of all probes. Subclasses state the texts below, and their sizes as fields with defaults.
 
-    Defaults run in about a minute on two cores; `quick` ones in seconds.
+    Defaults are sized for a minute or a few on two cores, `quick` ones for seconds.
     """
 
     name: ClassVar[str]

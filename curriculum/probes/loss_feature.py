@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -133,13 +134,14 @@ class LossFeature(Probe):
         trainer = Trainer(
             learner_of(subject), num_points=self.num_windows + 1, splits=("train", "outer_valid")
         )
+        families = [ShownLossFamily(small, jnp.bool_(shows_validation)) for shows_validation in (False, True)]
+        step_sizes = self._step_sizes(subject, families[0])
         losses, steps, held_out, sizes = [], [], [], []
-        for shows_validation, shown in enumerate(SHOWN):
-            family = ShownLossFamily(small, jnp.bool_(shows_validation))
+        for family, shown in zip(families, SHOWN, strict=True):
             curves = trainer(family, keys, horizon=self.window * self.num_windows)
             losses += _loss_series(shown, curves.step, curves.losses)
             held_out.append(curves.losses["outer_valid"][0])
-            size = self._step_sizes(subject, family, keys)
+            size = step_sizes(family, keys)
             middle = (np.arange(self.num_windows) + 0.5) * self.window
             steps.append(spread_series(f"sees {shown}", middle, size, role="category"))
             sizes.append(size)
@@ -152,10 +154,13 @@ class LossFeature(Probe):
         counted = "runs with different initialisations and batches"
         return self.result(subject, panels, n=self.num_seeds, counted=counted, findings=findings, columns=2)
 
-    def _step_sizes(self, subject: Subject, family: ShownLossFamily, keys: PRNGKey) -> np.ndarray:
-        """Returns the mean absolute step over all parameters: [seeds, windows]."""
-        learned, data_and_rebuild = subject.learned(), separate_data(family)
-        data, with_data = data_and_rebuild
+    def _step_sizes(
+        self, subject: Subject, like: ShownLossFamily
+    ) -> Callable[[ShownLossFamily, PRNGKey], np.ndarray]:
+        """Returns (family, keys) → mean absolute steps over all parameters [seeds, windows]: one program for all
+        families that are `like` but for their arrays.
+        """
+        learned, with_data = subject.learned(), separate_data(like)[1]
         num_steps = self.window * self.num_windows
 
         def one(data: Data, theta: Any, key: PRNGKey) -> jax.Array:
@@ -170,8 +175,9 @@ class LossFeature(Probe):
                 measure=_overall_step,
             )
 
+        program = jax.jit(jax.vmap(one, in_axes=(None, None, 0)))
         theta = jax.tree.map(jnp.asarray, subject.theta)
-        return np.asarray(jax.jit(jax.vmap(one, in_axes=(None, None, 0)))(data, theta, keys), np.float64)
+        return lambda family, keys: np.asarray(program(separate_data(family)[0], theta, keys), np.float64)
 
 
 def _overall_step(inner: InnerState) -> Scalar:
