@@ -111,10 +111,10 @@ class LossFeature(Probe):
     }
 
     task: TaskConfig = mlp(hidden_size=128, batch_size=32)
-    num_examples: int = Field(64, ge=1)
+    num_examples: int = Field(256, ge=1)
     """Training examples: few, so that the network overfits. A power of two up to 1,024."""
     window: int = Field(10, ge=1)
-    num_windows: int = Field(50, ge=2)
+    num_windows: int = Field(30, ge=2)
     num_seeds: int = Field(3, ge=1, le=100)
 
     def refuses(self, subject: Subject) -> str | None:
