@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ import numpy as np
 
 from curriculum.assignment import Assignment
 from curriculum.control import ReadControl, controlled, no_control
-from curriculum.crew import UNITS_PER_WORKER, Crew
+from curriculum.crew import Crew
+from curriculum.errands import Answer, run_errand
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import (
     CheckpointDue,
@@ -34,30 +36,22 @@ from curriculum.events import (
     Validated,
 )
 from curriculum.gradient_batch import GradientBatch
+from curriculum.gradient_size import cosine, norm
+from curriculum.in_flight import InFlight, Sent
 from curriculum.learner import LearnerState, apply_meta_gradient
 from curriculum.phase import Phase
 from curriculum.running_validations import RunningValidation, RunningValidations
-from curriculum.telemetry import GradientTrace
-from curriculum.units_of_work import ASYNCHRONOUS, VALIDATION
+from curriculum.unit_writer import UnitWriter
+from curriculum.units_of_work import transport_of
 from curriculum.work_stream import Finished, WorkStream
-from curriculum.worker import AsyncUnit, WorkUnit, run_async_unit, run_work_unit
+from curriculum.worker import run_work_unit
 from lopt.config import FrozenConfig
-from lopt.estimators import validation_estimator
 from lopt.types import Theta
 from task_generator.task_config import TaskConfig
 
 WAIT_SECONDS = 0.5
 NO_WORKER_SECONDS = 120.0
 """How long the loop waits for a worker to come (back)."""
-
-
-class _Sent(NamedTuple):
-    worker: str
-    task: int
-    outer_step: int
-    started: float
-    validation: int | None
-    """Of which outer step; None: it is a meta-gradient."""
 
 
 class AsynchronousLearner:
@@ -81,19 +75,17 @@ class AsynchronousLearner:
         self.read_control, self.sample_task, self.clock = read_control, sample_task, clock
         self.assignment = Assignment(len(tasks), max_tries=phase.max_tries)
         self.batch = GradientBatch(state.theta)
-        self.sent: dict[int, _Sent] = {}
+        self.sent = InFlight()
         self.validations = RunningValidations()
         self.changes: dict[str, Any] = {}
         self.num_restarted = self.num_resampled = self.num_failed = 0
         self.outer_step = int(state.outer_step)
-        self._tag, self._began_at = 0, self.outer_step
+        self._tag = 0
         self.crew = Crew()
-        self._json = [task.canonical_json() for task in tasks]
-        self._optimizer = optimizer.canonical_json()
-        self._how = phase.estimator.canonical_json()
-        self._how_to_validate = validation_estimator(phase.estimator).canonical_json()
-        self._known: set[tuple[str, int]] = set()
-        """Which workers have a trajectory of which tasks."""
+        self.transport = transport_of(phase, state.theta)
+        self.writer = UnitWriter(
+            phase, tasks, optimizer, self.transport.name, seed=seed, began_at=self.outer_step
+        )
         self._looked_at = self._checked_at = clock()
         self._alone_since: float | None = None
         self._theta = self._as_numpy(state.theta)
@@ -126,10 +118,7 @@ class AsynchronousLearner:
         while (worker := self.crew.next_with_room()) is not None and self._start_on(worker, may_start):
             self.crew.started(worker)
         for finished in self.stream.wait(WAIT_SECONDS):
-            if finished.tag in self.sent:  # or it was given up
-                sent = self.sent.pop(finished.tag)
-                self.crew.finished(sent.worker)
-                yield from self._take(finished, sent)
+            yield from self._take(finished)
         yield from self._give_up_late_ones()
 
     def _look_around(self) -> None:
@@ -141,7 +130,7 @@ class AsynchronousLearner:
         gone = set(self.crew.update(self.stream.workers()))
         if gone:
             self.assignment.forget(list(gone))
-            self._known = {(worker, task) for worker, task in self._known if worker not in gone}
+            self.writer.gone(gone)
         if len(self.crew):
             self._alone_since = None
             return
@@ -163,54 +152,64 @@ class AsynchronousLearner:
         return may_start
 
     def _send(self, worker: str) -> None:
-        task = self.assignment.next(worker)
+        """Sends units of as many tasks as one message may have, and no more than the worker's share of a batch."""
+        share = max(1, self._batch_size // len(self.crew))
+        count = min(self.transport.units_per_message, share)
+        tasks = tuple(self.assignment.next(worker) for _ in range(count))
         self._tag += 1
-        unit = self._unit(task, self._how, (self.seed, ASYNCHRONOUS, self._began_at, self._tag), None)
-        unit = unit._replace(outer_step=self.outer_step)
-        if self.phase.estimator.is_stateless:
-            self.stream.start(worker, run_work_unit, (unit, self._theta), tag=self._tag)
-        else:
-            run = f"{self.phase.name}-{self.seed}"
-            payload = AsyncUnit(unit, run, (worker, task) in self._known), self._theta
-            self.stream.start(worker, run_async_unit, payload, tag=self._tag)
-        self.sent[self._tag] = _Sent(worker, task, self.outer_step, self.clock(), None)
+        errand = self.writer.errand(worker, tasks, self._tag, self.outer_step)
+        self.stream.start(worker, run_errand, (errand, self._theta), tag=self._tag)
+        self.sent.add(self._tag, Sent(worker, tasks, self.clock()))
 
-    def _unit(self, task: int, estimator: str, seed: tuple[int, ...], sigma: float | None) -> WorkUnit:
-        return WorkUnit(self._json[task], estimator, self._optimizer, seed, sigma)
+    @property
+    def _batch_size(self) -> int:
+        return self.phase.batch_size or self.phase.num_static_configs
 
     def _validate(self) -> None:
         theta = self._as_numpy(self.state.theta_average)
         self.validations.begin(self.outer_step, theta, self.assignment.active)
 
     def _send_validation(self, worker: str, validation: RunningValidation, task: int) -> None:
-        unit = self._unit(task, self._how_to_validate, (self.seed, VALIDATION, task), 0.0)
         self._tag += 1
-        self.stream.start(worker, run_work_unit, (unit, validation.theta), tag=self._tag)
-        step = validation.outer_step
-        self.sent[self._tag] = _Sent(worker, task, step, self.clock(), step)
+        payload = self.writer.validation(task), validation.theta
+        self.stream.start(worker, run_work_unit, payload, tag=self._tag)
+        self.sent.add(self._tag, Sent(worker, (task,), self.clock(), validation.outer_step))
 
-    def _take(self, finished: Finished, sent: _Sent) -> Iterator[LearnerEvent]:
-        if finished.failure:
-            yield from self._failed(sent, finished.failure)
-        elif sent.validation is not None:
-            self.batch.tally.spent(finished.result.cost)
-            self.validations.take(sent.validation, sent.task, finished.result.meta_loss)
-            yield from self._close_validations()
-        else:
-            yield from self._take_gradient(finished, sent)
+    def _take(self, finished: Finished) -> Iterator[LearnerEvent]:
+        """Takes in one message. Units that were given up are not known any more; what they came to still counts."""
+        if finished.is_under_way:
+            done = self.sent.under_way(finished.tag)
+            if done is not None:
+                self.crew.finished(done.worker)
+            return
+        known = self.sent.pop((finished.tag, *finished.others))
+        for sent in known:
+            if not sent.is_under_way:
+                self.crew.finished(sent.worker)
+        for sent in known:
+            if finished.failure:
+                yield from self._failed(sent.tasks, finished.failure, sent.validation)
+            elif sent.validation is not None:
+                self.validations.take(sent.validation, sent.tasks[0], finished.result.meta_loss)
+                yield from self._close_validations()
+            else:
+                self.writer.answered(sent.worker, sent.tasks)
+        if known and isinstance(finished.result, Answer):
+            yield from self._take_gradients(finished.result)
 
-    def _take_gradient(self, finished: Finished, sent: _Sent) -> Iterator[LearnerEvent]:
+    def _take_gradients(self, answer: Answer) -> Iterator[LearnerEvent]:
         if self.outer_step >= self.phase.outer_steps:
             return  # came in while the last theta was validated
-        result, restarted = finished.result, False
-        if not self.phase.estimator.is_stateless:
-            result, restarted = result
-            self._known.add((sent.worker, sent.task))
-        self.num_restarted += restarted
-        self.assignment.succeeded(sent.task)
-        self.batch.add(sent.task, result, self.outer_step - sent.outer_step, self.phase.max_staleness)
-        self._maybe_resample(sent.task)
-        if self.batch.count >= (self.phase.batch_size or self.phase.num_static_configs):
+        total = partial(self.transport.unpack, answer.packed, self.phase.estimator, self.state.theta)
+        self.batch.add(answer.parts, total, self.outer_step - answer.outer_step, self.phase.max_staleness)
+        for part in answer.parts:
+            if part.failure:
+                yield from self._failed((part.task,), part.failure)
+            else:
+                self.num_restarted += part.was_restarted
+                self.assignment.succeeded(part.task)
+                self._maybe_resample(part.task)
+        if self.batch.count >= self._batch_size:
             yield from self._step()
 
     def _step(self) -> Iterator[LearnerEvent]:
@@ -247,40 +246,43 @@ class AsynchronousLearner:
         """Says which validations have ended; the theta of the best so far is kept."""
         if not self.validations:
             return
-        for done in self.validations.ended({sent.validation for sent in self.sent.values()}):
+        for done in self.validations.ended(self.sent.validations()):
             if done.meta_loss < float(self.state.best_validation):
                 theta = jax.tree.map(jnp.asarray, done.theta)
                 best = jnp.float32(done.meta_loss)
                 self.state = self.state._replace(best_theta=theta, best_validation=best)
             yield Validated(done.outer_step, self.state, done.meta_loss, done.per_task, 0.0)
 
-    def _failed(self, sent: _Sent, reason: str) -> Iterator[LearnerEvent]:
-        self.num_failed += 1
-        if self.assignment.failed(sent.task, reason):
-            reasons = self.assignment.reasons(sent.task)
-            yield TaskLeftOut(self.outer_step, self.state, self.tasks[sent.task].label, tuple(reasons))
-            if not self.assignment.active:
-                raise AllTasksFailedError(
-                    f"all {len(self.tasks)} tasks of phase {self.phase.name!r} failed {self.phase.max_tries} "
-                    f"times in a row; the last: {reason}"
-                )
-        if sent.validation is None:
-            self.assignment.give_back(sent.task)
-        elif sent.task in self.assignment.active:
-            self.validations.again(sent.validation, sent.task)
+    def _failed(
+        self, tasks: Sequence[int], reason: str, validation: int | None = None
+    ) -> Iterator[LearnerEvent]:
+        for task in tasks:
+            self.num_failed += 1
+            if self.assignment.failed(task, reason):
+                reasons = self.assignment.reasons(task)
+                yield TaskLeftOut(self.outer_step, self.state, self.tasks[task].label, tuple(reasons))
+                if not self.assignment.active:
+                    raise AllTasksFailedError(
+                        f"all {len(self.tasks)} tasks of phase {self.phase.name!r} failed {self.phase.max_tries} "
+                        f"times in a row; the last: {reason}"
+                    )
+            if validation is None:
+                self.assignment.give_back(task)
+            elif task in self.assignment.active:
+                self.validations.again(validation, task)
         yield from self._close_validations()
 
     def _give_up_late_ones(self) -> Iterator[LearnerEvent]:
-        now, limit = self.clock(), self.phase.unit_timeout
+        now = self.clock()
         if now - self._checked_at < WAIT_SECONDS:
             return
         self._checked_at = now
-        for tag, sent in list(self.sent.items()):
-            if now - sent.started > limit * UNITS_PER_WORKER:  # the second waits for the first
-                del self.sent[tag]
+        for tag, sent in self.sent.pop_late(now, self.phase.unit_timeout):
+            if not sent.is_under_way:
                 self.crew.finished(sent.worker)
-                self.stream.give_up(tag)
-                yield from self._failed(sent, f"not done after {now - sent.started:.0f} s")
+            self.stream.give_up(tag)
+            reason = f"not done after {now - sent.started:.0f} s"
+            yield from self._failed(sent.tasks, reason, sent.validation)
 
     def _maybe_resample(self, task: int) -> None:
         if self.sample_task is None or not self.phase.resample_probability:
@@ -289,9 +291,8 @@ class AsynchronousLearner:
         if rng.random() < self.phase.resample_probability:
             self.num_resampled += 1
             self.tasks[task] = self.sample_task(len(self.tasks) + self.num_resampled)
-            self._json[task] = self.tasks[task].canonical_json()
+            self.writer.replaced(task, self.tasks[task])
             self.assignment.replaced(task)
-            self._known = {(worker, other) for worker, other in self._known if other != task}
 
     @staticmethod
     def _as_numpy(theta: Theta) -> Theta:

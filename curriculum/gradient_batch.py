@@ -6,18 +6,17 @@ Only their sum is kept, in float64, so the learner's memory does not depend on h
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
-from curriculum.gradient_size import squared_norm
-from curriculum.telemetry import UnitTally
-from curriculum.worker import WorkResult
+from curriculum.errands import Part
 from lopt.types import Theta
 
 
 class GradientBatch:
-    """Takes in results until it is taken out.
+    """Takes in answers until it is taken out.
 
     Args:
       like: A tree like theta.
@@ -41,8 +40,28 @@ class GradientBatch:
         """Meta-gradients in the batch."""
         return len(self.losses)
 
-    def add(self, task: int, result: WorkResult, staleness: int, max_staleness: int) -> bool:
-        """Adds a result unless it is too old or not finite; returns whether it was added."""
+    def add(
+        self, parts: Sequence[Part], total: Callable[[], Theta], staleness: int, max_staleness: int
+    ) -> None:
+        """Adds an answer unless it is too old.
+
+        Args:
+          parts: What its units came to; those that are not finite are counted, those that failed are not.
+          total: Gives the sum of the gradients of the parts that are in it; called only if it is needed.
+          staleness: Outer steps since its theta.
+          max_staleness: How many it may have.
+        """
+        are_in_sum = [self._count(part, staleness, max_staleness) for part in parts]
+        if not any(are_in_sum):
+            return
+        for own, leaf in zip(jax.tree.leaves(self._sum), jax.tree.leaves(total()), strict=True):
+            own += leaf
+
+    def _count(self, part: Part, staleness: int, max_staleness: int) -> bool:
+        """Returns whether the part is in the batch."""
+        result = part.result
+        if result is None:
+            return False
         self.num_inner_steps += result.num_inner_steps  # they were computed, whether or not they count
         self.tally.received(staleness, result.cost)
         if staleness > max_staleness:
@@ -54,12 +73,11 @@ class GradientBatch:
             self.not_finite += 1
             self.tally.num_not_finite += 1
             return False
-        leaves = jax.tree.leaves(result.gradient)
-        for total, leaf in zip(jax.tree.leaves(self._sum), leaves, strict=True):
-            total += leaf
-        self.tally.used(task, result.meta_loss, square)
+        if not part.is_in_sum:
+            self.not_finite += 1
+            return False
         self.staleness[staleness] += 1
-        self.losses.append((task, result.meta_loss))
+        self.losses.append((part.task, result.meta_loss))
         for name, value in result.metrics.items():
             self._metrics.setdefault(name, []).append(value)
         return True

@@ -18,8 +18,7 @@ from curriculum.events import CheckpointDue, Controlled, LearnerEvent, OuterStep
 from curriculum.gradient_size import squared_norm
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, record_validation
 from curriculum.phase import Phase
-from curriculum.telemetry import GradientTrace, UnitTally
-from curriculum.units_of_work import TRAINING, VALIDATION, work_units
+from curriculum.units_of_work import TRAINING, VALIDATION, transport_of, work_units
 from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
 from lopt.config import FrozenConfig
 from lopt.estimators import validation_estimator
@@ -113,10 +112,18 @@ def _outer_step(
     seed: int,
     costs: Sequence[float] | None,
 ) -> OuterStepDone:
-    step = int(state.outer_step)
-    units = work_units(phase.estimator, tasks, optimizer, seed=(seed, TRAINING, step), outer_step=step)
+    transport = transport_of(phase, state.theta)
+    units = work_units(
+        phase.estimator,
+        tasks,
+        optimizer,
+        seed=(seed, TRAINING, int(state.outer_step)),
+        transport=transport.name,
+    )
     results = _run(pool, units, state.theta, costs, state.estimator_states)
-    gradient = aggregate([result.gradient for result in results])
+    gradient = aggregate(
+        [transport.unpack(result.gradient, phase.estimator, state.theta) for result in results]
+    )
     state = apply_meta_gradient(phase, state, gradient)
     if state.estimator_states:
         state = state._replace(estimator_states=tuple(result.state for result in results))

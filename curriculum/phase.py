@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from curriculum.theta_optimizer import ThetaOptimizerConfig
+from curriculum.schedules import ScheduleName
+from curriculum.transports import AUTO, choose
 from lopt.config import FrozenConfig
 from lopt.estimators import AnyEstimator
 from lopt.estimators.evolution import TasksConfig
@@ -69,9 +70,8 @@ class Phase(FrozenConfig):
     unit_timeout: float = Field(600.0, gt=0)
     """Seconds that a unit of work may take, where asynchronous. It is given up after twice as many, because it may
     have waited behind another."""
-    num_workers: int = Field(2, ge=1)
-    """Workers that batch size and number of configurations are made for. Decides nothing while training;
-    `curriculum.scaling` goes by it."""
+    transport: str = AUTO
+    """How meta-gradients travel (`curriculum.transports`); "auto": what suits theta's size and the mode."""
     start_from: str | None = None
     """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
 
@@ -88,6 +88,7 @@ class Phase(FrozenConfig):
                 f"`min_num_params` must not exceed `max_num_params`, got {self.min_num_params} > "
                 f"{self.max_num_params}"
             )
+        choose(self.transport, self.estimator, self.mode, num_numbers=0)
         if self.start_from == self.name:
             raise ValueError(f"phase {self.name!r} cannot start from itself; name an earlier phase or None")
         if self.theta_optimizer.steps_before_peak >= self.outer_steps:

@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from curriculum.errands import Answer, Errand, Part, answer, part_of, work_unit
 from curriculum.work_stream import Finished
 from curriculum.worker import WorkResult, WorkUnit
+from lopt.types import Theta
 
 POLL_SECONDS = 1.0
 
@@ -53,7 +55,7 @@ class SimulatedStream:
         self.now, self.seconds, self.fails, self.result = 0.0, seconds, fails, result
         self.names = [f"w{index}" for index in range(num_workers)]
         self.free_at = dict.fromkeys(self.names, 0.0)
-        self.pending: list[tuple[float, int, WorkResult | None, str]] = []
+        self.pending: list[tuple[float, int, WorkResult | Answer | None, str]] = []
         self.most_pending = 0
         self.given_up: list[int] = []
 
@@ -62,15 +64,30 @@ class SimulatedStream:
         return self.names
 
     def start(self, worker: str, fn: Callable[..., Any], payload: tuple[Any, ...], *, tag: int) -> None:
-        """Puts the unit behind what the worker has."""
+        """Puts the units behind what the worker has."""
         del fn
-        unit, theta = payload
-        failure = self.fails(unit, worker)
-        done = max(self.now, self.free_at[worker]) + self.seconds(unit, worker)
+        sent, theta = payload
+        units = [sent] if isinstance(sent, WorkUnit) else [work_unit(unit) for unit in sent.units]
+        failures = [self.fails(unit, worker) for unit in units]
+        done = max(self.now, self.free_at[worker]) + sum(self.seconds(unit, worker) for unit in units)
         self.free_at[worker] = done
-        result = None if failure else self.result(unit, theta)
-        heapq.heappush(self.pending, (done, tag, result, failure))
+        result: WorkResult | Answer | None = None
+        failure = failures[0] if len(units) == 1 else ""
+        if isinstance(sent, Errand):
+            result = self._answer(sent, units, failures, theta)
+        elif not failure:
+            result = self.result(sent, theta)
+        heapq.heappush(self.pending, (done, tag, None if failure else result, failure))
         self.most_pending = max(self.most_pending, len(self.pending))
+
+    def _answer(
+        self, errand: Errand, units: Sequence[WorkUnit], failures: Sequence[str], theta: Theta
+    ) -> Answer:
+        done = [
+            (Part(task, None, failure), None) if failure else part_of(task, self.result(unit, theta))
+            for task, unit, failure in zip(errand.tasks, units, failures, strict=True)
+        ]
+        return answer(errand.outer_step, units[0].transport, done)
 
     def wait(self, seconds: float) -> list[Finished]:
         """Returns the next unit to finish, and moves the clock to its end; nothing if that is too far away."""

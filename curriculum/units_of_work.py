@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
+import numpy as np
+
+from curriculum.phase import Phase
+from curriculum.transports import Transport, choose
 from curriculum.worker import WorkUnit
 from lopt.config import FrozenConfig
-from lopt.outer_schedule import END_OF_SCHEDULE
+from lopt.types import Theta
 from task_generator.task_config import TaskConfig
 
 TRAINING, VALIDATION, ASYNCHRONOUS = 0, 1, 2
@@ -20,11 +25,17 @@ def work_units(
     *,
     seed: tuple[int, ...],
     sigma: float | None = None,
-    outer_step: int = END_OF_SCHEDULE,
+    transport: str = "dense",
 ) -> list[WorkUnit]:
     """Returns one unit per task; unit i's randomness is `(*seed, i)`, its lengths are those of `outer_step`."""
     how, architecture = estimator.canonical_json(), optimizer.canonical_json()
     return [
-        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma, outer_step)
+        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma, transport=transport)
         for index, task in enumerate(tasks)
     ]
+
+
+def transport_of(phase: Phase, theta: Theta) -> Transport:
+    """Returns how the phase's meta-gradients travel, for a theta of this size."""
+    num_numbers = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(theta))
+    return choose(phase.transport, phase.estimator, phase.mode, num_numbers)

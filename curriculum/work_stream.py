@@ -16,6 +16,10 @@ class Finished(NamedTuple):
     tag: int
     result: Any
     failure: str = ""
+    others: tuple[int, ...] = ()
+    """Units that this is the result of, too: they were added up on the way."""
+    is_under_way: bool = False
+    """There is no result yet: it comes with others', but the worker has room for another unit."""
 
 
 class WorkStream(Protocol):

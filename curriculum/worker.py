@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from curriculum.unit_cost import UnitCost, timed
+from curriculum.gradient_size import norm
+from curriculum.transports import TRANSPORTS
+from curriculum.transports.base import Packed
 from curriculum.work_stream import InProcessWorkStream, WorkStream
 from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig
@@ -108,19 +110,21 @@ class WorkUnit(NamedTuple):
     optimizer: str  # architecture configuration as JSON
     seed: tuple[int, ...]  # folded into the key one after the other
     sigma: float | None  # 0: measure theta itself, with the same program (full ES); None: the estimator's own
-    outer_step: int = END_OF_SCHEDULE  # decides lengths that grow; with the same program
+    transport: str = "dense"  # how the gradient comes back
 
 
 class WorkResult(NamedTuple):
     """What comes back, as NumPy so that the receiver needs no JAX."""
 
-    gradient: Theta
+    gradient: Packed
+    """As the unit's transport packs it; empty where theta itself was measured."""
     meta_loss: float
     num_inner_steps: float
     metrics: dict[str, float]
     state: PyTree = ()
     """Of the estimator, for the next window."""
-    cost: UnitCost = UnitCost()
+    squared_norm: float = 0.0
+    """Of the gradient; not finite if a number of the gradient is not."""
 
 
 def build_optimizer(optimizer_json: str) -> LearnedOptimizer:
@@ -212,15 +216,17 @@ def _estimate(unit: WorkUnit, theta: Theta, state: PyTree) -> tuple[MetaGradient
     if sigma is None:
         sigma = json.loads(unit.estimator).get("sigma", 0.0)
     keyed = with_keys(state, program.shapes()) if jax.tree.leaves(state) else ()
-    key, outer_step = key_from_seed(unit.seed), jnp.int32(unit.outer_step)
-    result, after = program.estimate(theta, keyed, key, jnp.float32(sigma), outer_step)
-    result = jax.device_get(result)
+    result, after = program.estimate(theta, keyed, key_from_seed(unit.seed), jnp.float32(sigma))
+    meta_loss, num_inner_steps, metrics = jax.device_get(
+        (result.meta_loss, result.num_inner_steps, result.metrics)
+    )
     return WorkResult(
-        gradient=jax.tree.map(np.asarray, result.mean),
-        meta_loss=float(result.meta_loss),
-        num_inner_steps=float(result.num_inner_steps),
-        metrics={name: float(value) for name, value in result.metrics.items()},
+        gradient=() if sigma == 0.0 else TRANSPORTS[unit.transport].pack(result),
+        meta_loss=float(meta_loss),
+        num_inner_steps=float(num_inner_steps),
+        metrics={name: float(value) for name, value in metrics.items()},
         state=without_keys(after),
+        squared_norm=0.0 if sigma == 0.0 else norm(result.mean) ** 2,
     )
 
 

@@ -88,6 +88,14 @@ class LearnedOptimizer(Protocol):
         ...
 
 
+class Combination(NamedTuple):
+    """A gradient as what it is made of: Σₙ (w⁺ₙ ε⁺ₙ + w⁻ₙ ε⁻ₙ), the directions ε being those that `key` draws."""
+
+    key: PRNGKey
+    weights: jax.Array
+    """[lanes, 2]."""
+
+
 class MetaGradient(NamedTuple):
     """What an estimator returns: the gradient of the meta-loss and what it cost."""
 
@@ -95,6 +103,8 @@ class MetaGradient(NamedTuple):
     meta_loss: Scalar
     num_inner_steps: Scalar
     metrics: dict[str, Scalar]
+    combination: Combination | None = None
+    """What `mean` is made of, where that is perturbations drawn afresh."""
 
 
 class MetaGradientEstimator(Protocol):

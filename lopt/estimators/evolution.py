@@ -62,6 +62,11 @@ class TasksConfig(ObjectiveConfig):
         """Whether every estimate starts its tasks afresh."""
         return False
 
+    @property
+    def gives_combination(self) -> bool:
+        """Whether its gradient is a weighted sum of directions that one key draws: `MetaGradient.combination`."""
+        return False
+
     def build(self, family: TaskFamily, learned_optimizer: LearnedOptimizer) -> Any:
         """Returns the estimator for one static configuration."""
         raise NotImplementedError
@@ -96,10 +101,12 @@ def draw_lanes(config: TasksConfig, family: TaskFamily, key: PRNGKey) -> Dynamic
 
 def evolution_gradient(
     config: EvolutionConfig, directions: Directions, losses: jax.Array, sigma: Scalar
-) -> tuple[Theta, dict[str, Scalar]]:
-    """Returns the mean over tasks of each task's estimate, and what its losses and spread were.
+) -> tuple[Theta, dict[str, Scalar], jax.Array]:
+    """Returns the mean over tasks of each task's estimate, what its losses and spread were, and its weights.
 
         g = 1 / (2σN) · Σᵢ (u⁺ᵢ ε⁺ᵢ + u⁻ᵢ ε⁻ᵢ),    u the task's utilities, N its pairs
+
+    The weights [lanes, 2] are what multiplies the directions, so that the gradient is `weighted_sum` of them.
 
     Args:
       config: Of the estimator.
@@ -117,14 +124,16 @@ def evolution_gradient(
     if config.task_normalization == "unit_norm":
         weights = weights / jnp.maximum(jnp.sqrt(squares), 1e-12)[:, None, None]
         squares = (squares > 0.0).astype(jnp.float32)
-    gradient = directions.weighted_sum(weights.reshape(losses.shape) / config.num_tasks)
+    of_lanes = weights.reshape(losses.shape) / config.num_tasks
+    gradient = directions.weighted_sum(of_lanes)
     spread = jnp.maximum(jnp.mean(squares) - squared_norm(gradient), 0.0)
     differences = losses[:, 0] - losses[:, 1]
-    return gradient, {
+    metrics = {
         "gradient_noise": jnp.sqrt(spread / max(config.num_tasks - 1, 1)),
         "pair_difference_rms": jnp.sqrt(jnp.mean(jnp.square(differences))),
         "fraction_at_cap": jnp.mean((losses >= worst_loss(config)).astype(jnp.float32)),
     }
+    return gradient, metrics, of_lanes
 
 
 def mean_over_tasks(config: TasksConfig, gradients: Theta) -> tuple[Theta, dict[str, Scalar]]:

@@ -28,6 +28,7 @@ from lopt.objective import meta_loss, run_window, start_trace
 from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.perturbations.shared import LaneThetas, lane_thetas
 from lopt.types import (
+    Combination,
     Dynamic,
     LearnedOptimizer,
     MetaGradient,
@@ -48,6 +49,11 @@ class FullEsConfig(EvolutionConfig):
     @property
     def is_stateless(self) -> bool:
         """Whole unrolls leave nothing behind."""
+        return True
+
+    @property
+    def gives_combination(self) -> bool:
+        """Perturbations are drawn afresh."""
         return True
 
     def build(self, family: TaskFamily, learned_optimizer: LearnedOptimizer) -> FullEs:
@@ -90,10 +96,11 @@ class FullEs:
         directions = c.perturbation.sample(theta, epsilon_key, lanes)
         thetas = lane_thetas(self.learned_optimizer, theta, directions, sigma)
         losses = self._losses(thetas, dynamics, horizon, jax.random.split(run_key, lanes))
-        gradient, metrics = evolution_gradient(c, directions, losses, sigma)
+        gradient, metrics, weights = evolution_gradient(c, directions, losses, sigma)
         num_inner_steps = jnp.float32(2 * lanes) * horizon.astype(jnp.float32)
         metrics = {"horizon": horizon.astype(jnp.float32), **metrics}
-        return MetaGradient(gradient, jnp.mean(losses), num_inner_steps, metrics)
+        combination = Combination(epsilon_key, weights)
+        return MetaGradient(gradient, jnp.mean(losses), num_inner_steps, metrics, combination)
 
     def _losses(self, twins: LaneThetas, dynamics: Dynamic, horizon: Scalar, keys: PRNGKey) -> jax.Array:
         """Returns the meta-losses [lanes, 2]."""

@@ -85,9 +85,7 @@ class PersistentEs:
         )
         end = self.unroller.window_end(before, length_key, outer_step)
         after, losses = self.unroller.advance(twins, before, end)
-        gradient, metrics = evolution_gradient(
-            c, total, self._share(losses.T, before, after, outer_step), sigma
-        )
+        gradient, metrics, _ = evolution_gradient(c, total, self._share(losses.T, before, after), sigma)
         num_steps = (end - before.step).astype(jnp.float32)
         result = MetaGradient(
             gradient,

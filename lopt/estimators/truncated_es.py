@@ -16,8 +16,7 @@ import jax.numpy as jnp
 
 from lopt.estimators.evolution import EvolutionConfig, evolution_gradient
 from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig, one_copy
-from lopt.outer_schedule import END_OF_SCHEDULE
-from lopt.types import LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
+from lopt.types import Combination, LearnedOptimizer, MetaGradient, PRNGKey, TaskFamily, Theta
 
 Carry = Literal["theta", "positive_twin"]
 
@@ -29,6 +28,11 @@ class TruncatedEsConfig(EvolutionConfig, WindowedConfig):
     carry: Carry = "theta"
     """"theta": a run of the unperturbed theta, half as much again to compute. "positive_twin": that one's state,
     whose perturbation is then part of the trajectory."""
+
+    @property
+    def gives_combination(self) -> bool:
+        """Every window's perturbations are drawn afresh."""
+        return True
 
     def build(self, family: TaskFamily, learned_optimizer: LearnedOptimizer) -> TruncatedEs:
         """Returns the estimator for one static configuration."""
@@ -56,12 +60,13 @@ class TruncatedEs(OneTrajectory[TruncatedEsConfig]):
         before = self.unroller.ready(thetas, state, begin_key, outer_step)
         end = self.unroller.window_end(before, length_key, outer_step)
         after, losses = self.unroller.advance(thetas, before, end)
-        gradient, metrics = evolution_gradient(c, directions, losses[:2].T, sigma)
+        gradient, metrics, weights = evolution_gradient(c, directions, losses[:2].T, sigma)
         num_steps = (end - before.step).astype(jnp.float32)
         result = MetaGradient(
             gradient,
             jnp.mean(losses[:2]),
             jnp.float32(losses.size) * num_steps,
             {"horizon": before.horizon.astype(jnp.float32), "window": num_steps, **metrics},
+            Combination(epsilon_key, weights),
         )
         return result, one_copy(after, 2 if c.carry == "theta" else 0)

@@ -12,6 +12,7 @@ import pytest
 from curriculum.assignment import SLACK, Assignment
 from curriculum.asynchronous import NO_WORKER_SECONDS, meta_train_asynchronously
 from curriculum.control import Control, controlled
+from curriculum.errands import Part
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import CheckpointDue, Controlled, OuterStepDone, Paused, TaskLeftOut, Validated
 from curriculum.gradient_batch import GradientBatch
@@ -254,15 +255,22 @@ def test_tasks_are_drawn_anew(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) 
     assert drawn == list(range(3, 3 + len(drawn)))
 
 
+def never() -> Any:
+    raise AssertionError("there is nothing to add")
+
+
 def test_a_batch_drops_what_is_not_finite_and_averages_the_rest() -> None:
     batch = GradientBatch(THETA)
-    good = WorkResult(jax.tree.map(np.ones_like, THETA), 1.0, 7.0, {"horizon": 4.0})
-    bad = good._replace(gradient={**good.gradient, "a": np.float32([1, np.nan, 1])})
-    assert batch.add(0, good, 0, 5)
-    assert batch.add(1, good._replace(gradient=jax.tree.map(lambda x: 3 * x, good.gradient)), 4, 5)
-    assert not batch.add(0, bad, 0, 5)
-    assert not batch.add(0, good._replace(meta_loss=float("inf")), 0, 5)
-    assert not batch.add(0, good, 6, 5)
+    ones = jax.tree.map(np.ones_like, THETA)
+    threes = jax.tree.map(lambda x: 3 * x, ones)
+    good = WorkResult((), 1.0, 7.0, {"horizon": 4.0}, squared_norm=7.0)
+    bad = good._replace(squared_norm=float("nan"))
+    infinite = good._replace(meta_loss=float("inf"))
+    batch.add([Part(0, good)], lambda: ones, 0, 5)
+    batch.add([Part(1, good), Part(0, bad), Part(1, None, "no")], lambda: threes, 4, 5)
+    batch.add([Part(0, infinite)], never, 0, 5)
+    batch.add([Part(0, good)], never, 6, 5)
+    assert batch.count == 2
     mean, metrics, num_inner_steps = batch.take()
     np.testing.assert_array_equal(mean["a"], [2, 2, 2])
     assert num_inner_steps == 35.0

@@ -107,6 +107,14 @@ def test_order_of_completion_does_not_matter(
     )
 
 
+def test_seeds_and_losses_change_no_bit(
+    events: list[Any], tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    """The learner draws the workers' perturbations again, in the tasks' order, whoever was first."""
+    phase = derive(tiny_phase, transport="seeds_and_losses")
+    assert_identical(events[-1].state, run(phase, tiny_tasks, start(phase), pool=ShuffledPool())[-1].state)
+
+
 WINDOWED = {"sigma": 0.03, "unroll_length": 2, "num_pairs": 4, "stagger": False}
 
 

@@ -1,0 +1,59 @@
+"""What has been sent to workers and has not come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from curriculum.crew import UNITS_PER_WORKER
+
+
+class Sent(NamedTuple):
+    """One message to a worker."""
+
+    worker: str
+    tasks: tuple[int, ...]
+    started: float
+    validation: int | None = None
+    """Of which outer step; None: they are meta-gradients."""
+    is_under_way: bool = False
+    """Done, and added up with others' on its way: the worker has room already."""
+
+
+class InFlight:
+    """Messages by their tags; one that is late or lost is forgotten, and what still comes of it is not known."""
+
+    def __init__(self) -> None:
+        self._sent: dict[int, Sent] = {}
+
+    def add(self, tag: int, sent: Sent) -> None:
+        """Takes note of a message."""
+        self._sent[tag] = sent
+
+    def under_way(self, tag: int) -> Sent | None:
+        """Takes note that a message's units are done; returns it if it is known."""
+        if tag not in self._sent:
+            return None
+        self._sent[tag] = self._sent[tag]._replace(is_under_way=True)
+        return self._sent[tag]
+
+    def pop(self, tags: Sequence[int]) -> list[Sent]:
+        """Returns those of the messages that are known, which are so no more."""
+        return [self._sent.pop(tag) for tag in tags if tag in self._sent]
+
+    def pop_late(self, now: float, limit: float) -> list[tuple[int, Sent]]:
+        """Returns the messages, known no more, whose units had more than `limit` seconds each.
+
+        The second message of a worker waits for its first.
+        """
+        late = [
+            (tag, sent)
+            for tag, sent in self._sent.items()
+            if now - sent.started > limit * UNITS_PER_WORKER * len(sent.tasks)
+        ]
+        self.pop([tag for tag, _ in late])
+        return late
+
+    def validations(self) -> set[int | None]:
+        """Returns the outer steps of the validations that have units out."""
+        return {sent.validation for sent in self._sent.values()}
