@@ -22,13 +22,13 @@ from flows.dask_stream import DaskWorkStream
 from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
 from flows.interrupt import raise_if_stop_requested
 from flows.settings import RuntimeSettings
+from flows.shared_arguments import Payload, share
 
 POLL_SECONDS = 0.5
 REFRESH_SECONDS = 60.0
 DEFAULT_STALL_SECONDS = 1800.0
 
 Result = TypeVar("Result")
-Payload = tuple[Any, ...]
 
 
 class DaskWorkerPool:
@@ -176,11 +176,16 @@ class DaskWorkerPool:
             range(len(payloads)), key=lambda index: -weights[index]
         )  # stable: equals keep their order
         futures: dict[int, Future] = {}
+        payloads = share(self._client, payloads)
         for home in dict.fromkeys(homes[index] for index in order):
             indices = [index for index in order if homes[index] == home]
             placement = {} if home is None else {"workers": [home], "allow_other_workers": True}
             batch = self._client.map(
-                _call, [payloads[i] for i in indices], fn=fn, key=fn.__name__, pure=False, **placement
+                _call,
+                *zip(*((fn, *payloads[i]) for i in indices), strict=True),
+                key=fn.__name__,
+                pure=False,
+                **placement,
             )
             futures.update(zip(indices, batch, strict=True))
         return futures
@@ -250,5 +255,5 @@ class DaskWorkerPool:
         )
 
 
-def _call(payload: Payload, *, fn: Callable[..., Result]) -> Result:
+def _call(fn: Callable[..., Result], *payload: Any) -> Result:
     return fn(*payload)

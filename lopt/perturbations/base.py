@@ -51,6 +51,11 @@ class Directions(Protocol):
 class PerturbationConfig(FrozenConfig):
     """Which strategy; `perturbation` names it."""
 
+    @property
+    def factor_rank(self) -> int | None:
+        """Rank of a large weight's direction, where that is drawn as two thin factors; None: every number is."""
+        return None
+
     def sample(self, theta: Theta, key: PRNGKey, num_lanes: int) -> Directions:
         """Returns the directions of `num_lanes` lanes in the space of theta."""
         raise NotImplementedError

@@ -34,6 +34,11 @@ class LowRankConfig(PerturbationConfig):
     perturbation: Literal["low_rank"] = "low_rank"
     rank: int = Field(1, ge=1)
 
+    @property
+    def factor_rank(self) -> int:
+        """The rank."""
+        return self.rank
+
     def sample(self, theta: Theta, key: PRNGKey, num_lanes: int) -> LowRankPairs:
         """Returns one direction per lane; the other twin has its negative."""
         leaves, treedef = jax.tree.flatten(theta)

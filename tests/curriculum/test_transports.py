@@ -157,6 +157,19 @@ def test_auto_goes_by_the_size_of_theta(mode: str, size: int, expected: str, tin
     assert transport_of(derive(tiny_phase, mode=mode), theta).name == expected
 
 
+def test_auto_draws_again_what_is_fast_to_draw() -> None:
+    low_rank = {"perturbation": "low_rank", "rank": 2}
+    for name, pairs, size, expected in (
+        ("full_es", 2, LARGE, "seeds_and_losses"),
+        ("truncated_es", 2, LARGE, "seeds_and_losses"),
+        ("full_es", 2, LARGE - 1, "dense"),
+        ("full_es", 3, LARGE, "dense"),  # 18 factors
+        ("persistent_es", 2, LARGE, "dense"),
+    ):
+        config = estimator_config(name, num_pairs=pairs, perturbation=low_rank)
+        assert choose("auto", config, "synchronous", size).name == expected
+
+
 @pytest.mark.parametrize("name", sorted(TRANSPORTS))
 def test_sums_are_of_everything_in_whatever_order_they_are_merged(name: str) -> None:
     """A tree of answers gives what one answer would; parts keep their order, and what was lost is named."""

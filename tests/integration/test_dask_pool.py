@@ -233,6 +233,22 @@ def test_a_unit_that_never_ends_is_given_up_and_its_worker_works_again(settings:
         assert [finished.result for finished in stream.wait(60.0)] == [0.0]
 
 
+def test_what_units_have_in_common_is_sent_once(pool: DaskWorkerPool) -> None:
+    """A theta of 2 MB and sixteen units: the scheduler sends it to one worker, which hands it on."""
+    assert pool._cluster is not None
+    theta = {"w": np.ones((512, 1024), np.float32)}
+    comms = pool._cluster.scheduler.stream_comms
+
+    def sent() -> int:
+        pool.run_all(total_of, [({"w": np.ones(3)},)] * 2)  # whatever was still to be sent has been
+        return pool._client.scheduler_comm.byte_count + sum(comm.byte_count for comm in comms.values())
+
+    before = sent()
+    totals = pool.run_all(total_of, [(theta,)] * 16, affinity=[str(number % 4) for number in range(16)])
+    assert totals == [512 * 1024] * 16
+    assert theta["w"].nbytes < (sent() - before) / 2 < 1.2 * theta["w"].nbytes
+
+
 def test_large_arguments_are_sent_once_and_failures_are_results(pool: DaskWorkerPool) -> None:
     stream = pool.stream()
     workers = stream.workers()
