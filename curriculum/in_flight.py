@@ -31,11 +31,12 @@ class InFlight:
         self._sent[tag] = sent
 
     def under_way(self, tag: int) -> Sent | None:
-        """Takes note that a message's units are done; returns it if it is known."""
-        if tag not in self._sent:
+        """Takes note that a message's units are done; returns it if that is news."""
+        sent = self._sent.get(tag)
+        if sent is None or sent.is_under_way:
             return None
-        self._sent[tag] = self._sent[tag]._replace(is_under_way=True)
-        return self._sent[tag]
+        self._sent[tag] = sent._replace(is_under_way=True)
+        return sent
 
     def pop(self, tags: Sequence[int]) -> list[Sent]:
         """Returns those of the messages that are known, which are so no more."""

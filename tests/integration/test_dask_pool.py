@@ -250,6 +250,7 @@ def test_what_units_have_in_common_is_sent_once(pool: DaskWorkerPool) -> None:
 
 
 def test_large_arguments_are_sent_once_and_failures_are_results(pool: DaskWorkerPool) -> None:
+    pool._client.wait_for_workers(2, timeout=60)  # one may have been killed by a test before
     stream = pool.stream()
     workers = stream.workers()
     theta = {"w": np.ones((512, 1024), np.float32)}
