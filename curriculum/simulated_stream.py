@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -55,7 +56,7 @@ class SimulatedStream:
         self.now, self.seconds, self.fails, self.result = 0.0, seconds, fails, result
         self.names = [f"w{index}" for index in range(num_workers)]
         self.free_at = dict.fromkeys(self.names, 0.0)
-        self.pending: list[tuple[float, int, WorkResult | Answer | None, str]] = []
+        self.pending: list[tuple[float, int, Callable[[], Any], str]] = []
         self.most_pending = 0
         self.given_up: list[int] = []
 
@@ -71,13 +72,12 @@ class SimulatedStream:
         failures = [self.fails(unit, worker) for unit in units]
         done = max(self.now, self.free_at[worker]) + sum(self.seconds(unit, worker) for unit in units)
         self.free_at[worker] = done
-        result: WorkResult | Answer | None = None
         failure = failures[0] if len(units) == 1 else ""
         if isinstance(sent, Errand):
-            result = self._answer(sent, units, failures, theta)
-        elif not failure:
-            result = self.result(sent, theta)
-        heapq.heappush(self.pending, (done, tag, None if failure else result, failure))
+            answers = partial(self._answer, sent, units, failures, theta)
+        else:
+            answers = partial(self.result, sent, theta)
+        heapq.heappush(self.pending, (done, tag, answers, failure))  # made when it comes: it may be large
         self.most_pending = max(self.most_pending, len(self.pending))
 
     def _answer(
@@ -95,9 +95,9 @@ class SimulatedStream:
         if not self.pending or self.pending[0][0] > self.now + patience:
             self.now += patience
             return []
-        done, tag, result, failure = heapq.heappop(self.pending)
+        done, tag, answers, failure = heapq.heappop(self.pending)
         self.now = max(self.now, done)
-        return [Finished(tag, result, failure)]
+        return [Finished(tag, None, failure) if failure else Finished(tag, answers())]
 
     def give_up(self, tag: int) -> None:
         """Forgets the unit."""

@@ -287,6 +287,37 @@ def test_a_disk_that_fills_up_in_mid_phase(
 
 
 @pytest.mark.slow
+def test_checkpoints_become_read_only_in_an_asynchronous_phase(
+    keirin: Keirin, workspace: Workspace, tiny: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the third checkpoint on none can be written: one error, and what was stored is gone on from."""
+    synchronize, store = os.fsync, CheckpointStore(workspace.checkpoints)
+
+    def refuse_when_two_are_stored(descriptor: int) -> None:
+        if len(store.list()) >= 2:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        synchronize(descriptor)
+
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "fsync", refuse_when_two_are_stored)
+        answer = keirin("train", "--mode", "asynchronous")
+    assert answer.code == 1
+    assert answer.error.startswith("cannot save checkpoint 'first-")
+    assert "is not accessible" in answer.error
+    stored = store.list()
+    assert [info.outer_step for info in stored] == [0, 1]
+    for info in stored:
+        verify(info)
+    answer = keirin("train", "--mode", "asynchronous")
+    assert answer.code == 0
+    assert "continues from outer step 1 of 4" in answer.out
+    (phase,) = store.phases()
+    latest = store.latest(phase)
+    assert latest is not None
+    assert latest.outer_step == 4
+
+
+@pytest.mark.slow
 def test_a_full_disk_that_only_the_tracking_database_notices(
     keirin: Keirin, workspace: Workspace, tiny: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,13 +18,15 @@ from typing import Any
 import psutil
 import pytest
 
-from curriculum.phase import Phase, ThetaOptimizerConfig
+from curriculum.phase import Mode, Phase, ThetaOptimizerConfig
+from flows.phase_history import PhaseHistory
 from flows.settings import RuntimeSettings
 from flows.worker_environment import worker_environment
 from lopt.estimators.full_es import FullEsConfig
 from runtime_model.rejection import ProblemSizeThresholds
 from storage.checkpoint_reading import locate, verify
 from storage.checkpoints import CheckpointStore
+from storage.mlflow_client import query
 from storage.model_registry import ModelRegistry
 from storage.workspace import Workspace
 
@@ -62,7 +64,7 @@ main()
 STEP = f"""{TINY_CURRICULUM}
 import importlib, os, signal, sys
 from rich.console import Console
-home, where, name, count, when = sys.argv[1:]
+home, where, name, count, when, mode = sys.argv[1:]
 
 # SIGKILL at the `count`th call of `where.name`, before or after it has done its work.
 owner = importlib.import_module(where.partition(":")[0])
@@ -90,7 +92,7 @@ from flows.settings import RuntimeSettings
 session = Session(
     RuntimeSettings(home=home), Reporter(Console()), open_pool=lambda _: InProcessWorkerPool()
 )
-run_training(TrainParameters(), session)
+run_training(TrainParameters(mode=mode), session)
 """
 
 
@@ -308,24 +310,36 @@ MOMENTS = [
     ("storage.workspace:Workspace", "write_state", 1, "before"),
 ]
 """Where the process is killed, one run after the other, on the way through one phase."""
+NEVER = ("storage.workspace:Workspace", "write_state", 99, "before")
+
+
+def run_step(
+    home: Path,
+    where: str,
+    name: str,
+    count: int,
+    when: str,
+    *,
+    mode: Mode = "synchronous",
+    timeout: float = 300,
+) -> int:
+    """Returns how the process ended that is killed there."""
+    command = [sys.executable, "-c", STEP, str(home), where, name, str(count), when, mode]
+    environment = {**os.environ, **worker_environment(RuntimeSettings(home=home))}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=timeout)
+    return done.returncode
 
 
 @pytest.mark.slow
 def test_killed_at_every_delicate_moment(new_home: Callable[[str], Path]) -> None:
     whole, broken = new_home("whole"), new_home("broken")
 
-    def run(home: Path, where: str, name: str, count: int, when: str) -> int:
-        command = [sys.executable, "-c", STEP, str(home), where, name, str(count), when]
-        environment = {**os.environ, **worker_environment(RuntimeSettings(home=home))}
-        return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
-
-    never = ("storage.workspace:Workspace", "write_state", 99, "before")
-    assert run(whole, *never) == 0
+    assert run_step(whole, *NEVER) == 0
     for moment in MOMENTS:
-        assert run(broken, *moment) == -signal.SIGKILL, moment
+        assert run_step(broken, *moment) == -signal.SIGKILL, moment
         for info in CheckpointStore(broken / "checkpoints").list():
             verify(info)
-    assert run(broken, *never) == 0
+    assert run_step(broken, *NEVER) == 0
     assert final_digest(broken) == final_digest(whole)
     (folder,) = (broken / "checkpoints").iterdir()
     assert not [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
@@ -334,3 +348,32 @@ def test_killed_at_every_delicate_moment(new_home: Callable[[str], Path]) -> Non
     for alias in registry.aliases():
         assert verify(locate(registry.resolve(alias)))
     assert registry.aliases()["tiny"] == registry.aliases()["candidate"] == max(registry.versions())
+
+
+@pytest.mark.slow
+def test_an_asynchronous_learner_killed_between_two_writes_loses_no_more_than_since_the_last(
+    new_home: Callable[[str], Path],
+) -> None:
+    """A checkpoint at every outer step: at most one step is done twice, and MLflow has each once or twice."""
+    home, stored = new_home("broken"), [-1]
+    store = CheckpointStore(home / "checkpoints")
+    for moment in MOMENTS[:3]:
+        assert run_step(home, *moment, mode="asynchronous") == -signal.SIGKILL, moment
+        for info in store.list():
+            verify(info)
+        stored.append(max((info.outer_step for info in store.list()), default=-1))
+        assert stored[-1] >= stored[-2] + 1  # each run came further than the one before
+    assert run_step(home, *NEVER, mode="asynchronous") == 0
+    (phase,) = store.phases()
+    last = store.load(store.info(phase, OUTER_STEPS))
+    history = PhaseHistory.from_arrays(last.trees["history"]).columns
+    assert history["outer_step"] == list(range(1, OUTER_STEPS + 1))
+    assert sorted(set(history["validated_at"])) == history["validated_at"]  # every theta once
+    rows = query(
+        Workspace(home).mlflow_database,
+        "select step, value from metrics where key = 'inner_steps' order by timestamp",
+    )
+    times = [len([step for step, _ in rows if step == number]) for number in range(1, OUTER_STEPS + 1)]
+    assert min(times) == 1
+    assert sum(times) == len(rows) <= OUTER_STEPS + len(MOMENTS[:3])
+    assert dict(rows)[OUTER_STEPS] == sum(history["num_inner_steps"])
