@@ -56,7 +56,7 @@ class SimulatedStream:
         self.now, self.seconds, self.fails, self.result = 0.0, seconds, fails, result
         self.names = [f"w{index}" for index in range(num_workers)]
         self.free_at = dict.fromkeys(self.names, 0.0)
-        self.pending: list[tuple[float, int, Callable[[], Any], str]] = []
+        self.pending: list[tuple[float, int, Callable[[], WorkResult | Answer], str]] = []
         self.most_pending = 0
         self.given_up: list[int] = []
 
@@ -73,6 +73,7 @@ class SimulatedStream:
         done = max(self.now, self.free_at[worker]) + sum(self.seconds(unit, worker) for unit in units)
         self.free_at[worker] = done
         failure = failures[0] if len(units) == 1 else ""
+        answers: Callable[[], WorkResult | Answer]
         if isinstance(sent, Errand):
             answers = partial(self._answer, sent, units, failures, theta)
         else:
