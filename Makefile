@@ -36,8 +36,8 @@ up: $(RUNTIME_STAMP) ## Start the web interfaces (Prefect, MLflow, Dask) on this
 test: $(DEV_STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-test-slow: $(DEV_STAMP) ## Run the tests, the slow ones included
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not browser and not gpu" $(ARGS)
+test-slow: $(DEV_STAMP) ## Run the tests, the slow ones included, on programs compiled as for users
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --optimized -m "not browser and not gpu" $(ARGS)
 
 test-browser: $(BROWSER_STAMP) ## Click through `keirin up` in a headless Chromium (apt install chromium)
 	$(BIN)/python -m pytest -m browser $(ARGS)

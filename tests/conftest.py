@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,22 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # its log belongs to
 # with Flax, would take with it whichever test's standard error it was made on.
 import prefect.main  # noqa: F401, I001
 import jax
+import psutil
 import pytest
+
+# Most of XLA's time goes into optimizing programs that a test then runs for milliseconds. Unoptimized, they do the
+# same operations through another of its code generators. Neither is the one that a tolerance or an equality was
+# written for: what a test states about formulas, seeds, shapes and resumed runs has to hold in both. `--optimized`
+# compiles as for users: `make test-slow` does so, and every process that a test starts does so anyway.
+UNOPTIMIZED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+MAX_MEMORY = 2 * 2**30  # bytes
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--optimized", action="store_true", help="compile as for users; takes several times as long"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,10 +44,34 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest-xdist's processes share it, and a second run finds all of it. It is not set in the environment: processes
     that tests start have the caches that they would have for a user.
     """
+    optimized = config.getoption("--optimized") or not compile_unoptimized()
     if getattr(config, "cache", None) is not None:  # it is a plugin, which can be switched off
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+        folder = config.cache.mkdir("xla" if optimized else "xla-unoptimized")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def compile_unoptimized() -> bool:
+    """Has XLA not optimize this process's programs, unless the caller set flags; returns whether it was done."""
+    if jax.config.jax_platforms != "cpu" or "XLA_FLAGS" in os.environ:
+        return False
+    os.environ["XLA_FLAGS"] = UNOPTIMIZED
+    jax.devices()  # XLA reads its flags once, now
+    del os.environ["XLA_FLAGS"]  # processes that tests start have none
+    return True
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs() -> Iterator[None]:
+    """Drops compiled programs when they fill the memory: JAX keeps them all, and a whole run makes thousands."""
+    yield
+    if psutil.Process().memory_info().rss > MAX_MEMORY:
+        jax.clear_caches()
+        gc.collect()
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # glibc keeps what is freed, until it is told
+            libc.malloc_trim(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

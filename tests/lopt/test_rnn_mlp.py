@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compilation import AS_FOR_USERS
 from golden_runs import assert_follows, leaves, read_arrays
 from rnn_mlp_reference import Reference
 
@@ -71,7 +72,7 @@ def test_follows_the_published_network_and_ends_in_its_state(arrays: dict[str, n
     optimizer = RnnMlpConfig.released().build().transform(theta_of(arrays), num_steps=50)
     params = {k: jnp.asarray(v) for k, v in leaves(arrays, "params", 0).items()}
     state = optimizer.init(params)
-    update = jax.jit(optimizer.update)
+    update = jax.jit(optimizer.update, compiler_options=AS_FOR_USERS)
     path = [params]
     for t, loss in enumerate(arrays["losses"]):
         grads = {k: jnp.asarray(v) for k, v in leaves(arrays, "grads", t).items()}

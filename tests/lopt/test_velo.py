@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import AS_FOR_USERS
 from golden_runs import assert_follows, leaves, read_arrays, run
 
 from lopt.architectures.velo import VeloConfig
@@ -56,7 +57,7 @@ def test_controls_and_states_are_the_published_ones(arrays: dict[str, np.ndarray
     optimizer = VeloConfig.released(**GOLDEN_SIZES).build().transform(theta_of(arrays), num_steps=50)
     params = {k: jnp.asarray(v) for k, v in leaves(arrays, "params", 0).items()}
     state = optimizer.init(params)
-    update = jax.jit(optimizer.update)
+    update = jax.jit(optimizer.update, compiler_options=AS_FOR_USERS)
     for t, loss in enumerate(arrays["losses"]):
         params = {k: jnp.asarray(v) for k, v in leaves(arrays, "params", t).items()}
         grads = {k: jnp.asarray(v) for k, v in leaves(arrays, "grads", t).items()}

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compilation import AS_FOR_USERS
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -50,7 +51,7 @@ def run(optimizer: Any, arrays: Arrays, *, scale: float = 1.0) -> list[dict[str,
     """Returns the parameters along a golden run under `optimizer`: `params + scale · update` at each step."""
     params: dict[str, Any] = {k: jnp.asarray(v) for k, v in leaves(arrays, "params", 0).items()}
     state = optimizer.init(params)
-    update = jax.jit(optimizer.update)
+    update = jax.jit(optimizer.update, compiler_options=AS_FOR_USERS)
     path = [params]
     for t, loss in enumerate(arrays["losses"]):
         grads = {k: jnp.asarray(v) for k, v in leaves(arrays, "grads", t).items()}
