@@ -47,8 +47,8 @@ def start_cluster(
         # A stolen unit of work would be compiled a second time; `DaskWorkerPool` balances instead.
         "distributed.scheduler.work-stealing": False,
         "distributed.comm.timeouts.connect": "10s",
-        # A process that is killed closes its connections, which shows at once. Silence is no death: on a machine with
-        # many times more work than cores, a worker that compiles was silent for longer than the usual 30 s.
+        # A process that is killed closes its connections, which shows at once. Silence is no death: on a machine
+        # with many times more work than cores, a worker that compiles was silent for more than the usual 30 s.
         "distributed.comm.timeouts.tcp": "120s",
     }
     with dask.config.set(configuration):
