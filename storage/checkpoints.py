@@ -1,7 +1,7 @@
 """Checkpoints of a phase: kept by outer step, verified when read, never overwritten.
 
     <root>/<phase>/step-0000000150/      a bundle (see `storage.bundles`): flat Zarr arrays and a manifest
-    <root>/<phase>/step-0000000150.pin   keeps that checkpoint from being pruned
+    <root>/<phase>/step-0000000150.pin   keeps that checkpoint from being pruned; so does …150.OWNER.pin
 
 A save is one rename after everything is on disk, so whatever kills the process, each step is there whole or
 not at all.
@@ -155,26 +155,38 @@ class CheckpointStore:
             return info
         return None
 
-    def pin(self, info: CheckpointInfo) -> None:
-        """Keeps a checkpoint from being pruned (a promoted one, the end of a phase)."""
-        with explain_os_errors(info.path, f"pin {info}"):
-            _pin_file(info).touch()
+    def pin(self, info: CheckpointInfo, owner: str = "") -> None:
+        """Keeps a checkpoint from being pruned (a promoted one, the end of a phase).
 
-    def unpin(self, info: CheckpointInfo) -> None:
-        """Lets a checkpoint be pruned again."""
-        _pin_file(info).unlink(missing_ok=True)
+        Args:
+          info: Which one.
+          owner: Who needs it; it is kept until every owner has unpinned it. Empty: the run itself.
+        """
+        with explain_os_errors(info.path, f"pin {info}"):
+            _pin_file(info, owner).touch()
+
+    def unpin(self, info: CheckpointInfo, owner: str = "") -> None:
+        """Lets a checkpoint be pruned again, as far as `owner` is concerned."""
+        _pin_file(info, owner).unlink(missing_ok=True)
 
     def discard(self, info: CheckpointInfo) -> None:
         """Removes a checkpoint, pinned or not."""
-        self.unpin(info)
+        for pin in _pins(info):
+            pin.unlink(missing_ok=True)
         remove_folder(info.path)
 
     def prune(self, phase: str) -> None:
         """Removes all but the newest `keep` checkpoints of a phase and the pinned ones."""
         for info in self.list(phase)[: -self.keep]:
-            if not _pin_file(info).exists():
+            if not _pins(info):
                 remove_folder(info.path)
 
 
-def _pin_file(info: CheckpointInfo) -> Path:
-    return info.path.with_name(f"{info.path.name}.pin")
+def _pin_file(info: CheckpointInfo, owner: str) -> Path:
+    name = f"{info.path.name}.{check_name(owner, 'pin owner')}.pin" if owner else f"{info.path.name}.pin"
+    return info.path.with_name(name)
+
+
+def _pins(info: CheckpointInfo) -> list[Path]:
+    own = _pin_file(info, "")
+    return [*info.path.parent.glob(f"{info.path.name}.*.pin"), *([own] if own.exists() else [])]

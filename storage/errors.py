@@ -9,6 +9,7 @@ Each error also inherits the built-in a caller would expect, so `except FileNotF
     ├── TreeMismatchError          (ValueError)          the arrays do not fit the structure asked for
     ├── FingerprintMismatchError   (ValueError)          made by another configuration
     ├── AliasNotFoundError         (LookupError)         no such alias or version in the model registry
+    ├── AliasMovedError            (RuntimeError)        an alias is not where it was when something was decided
     ├── DamagedDatasetError        (ValueError)          prepared data are not those that were written
     ├── DatasetSourceError         (ValueError)          files to prepare a data set from are not as they should be
     ├── StorageFullError           (OSError)             no space left
@@ -54,6 +55,10 @@ class FingerprintMismatchError(StorageError, ValueError):
 
 class AliasNotFoundError(StorageError, LookupError):
     """The model registry has no such alias or version."""
+
+
+class AliasMovedError(StorageError, RuntimeError):
+    """An alias was moved by somebody else between a decision and its execution."""
 
 
 class DamagedDatasetError(StorageError, ValueError):

@@ -13,7 +13,7 @@ from typing import Any
 
 from storage.bundles import DamagedBundleError
 from storage.checkpoint_reading import CheckpointInfo, corrupt, locate, verify
-from storage.errors import AliasNotFoundError, CheckpointNotFoundError
+from storage.errors import AliasMovedError, AliasNotFoundError, CheckpointNotFoundError
 from storage.files import check_name
 from storage.mlflow_client import (
     explain_mlflow_errors,
@@ -108,15 +108,34 @@ class ModelRegistry:
         with self._explained(f"set the alias {alias!r}"):
             self._client().set_registered_model_alias(name, alias, str(version))
 
-    def promote(self, name: str, version: int) -> dict[str, int]:
+    def tag_version(self, name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Adds facts to a version, to show with it."""
+        with self._explained(f"tag version {version}"):
+            client = self._client()
+            for key, value in tags.items():
+                client.set_model_version_tag(name, str(version), key, value)
+
+    def promote(self, name: str, version: int, *, expected: int | None = None) -> dict[str, int]:
         """Makes a version the champion and keeps the one before as `previous-champion`. Returns the aliases.
 
         Promoting the champion again changes nothing. Killed half-way, both aliases point at the old champion.
+        `champion` moves in one write: whoever reads it gets the old version or the new one.
+
+        Args:
+          name: Of the registered model.
+          version: The new champion.
+          expected: The champion that the decision was made against; None: whichever it is.
 
         Raises:
           AliasNotFoundError: If there is no such version.
+          AliasMovedError: If the champion is neither `expected` nor `version`.
         """
         champion = self.aliases(name).get(CHAMPION)
+        if expected is not None and champion not in (expected, version):
+            raise AliasMovedError(
+                f"the champion was version {expected} when this was decided and is version {champion} now: "
+                "somebody else moved it. Decide again: `keirin promote`."
+            )
         if champion != version:
             if version not in self.versions(name):
                 resolve_version(self.workspace, f"models:/{name}/{version}")

@@ -236,6 +236,21 @@ class TestKeeping:
         store.discard(store.info("short", 4))
         assert store.latest("short") == store.info("short", 3)
 
+    def test_it_is_kept_until_every_owner_has_let_go(self, store: CheckpointStore, trees: Trees) -> None:
+        store = CheckpointStore(store.root, keep=1)
+        info = store.save("short", 1, trees(1), {})
+        store.pin(info)
+        store.pin(info, "follow")
+        store.save("short", 2, trees(2), {})
+        store.unpin(info)
+        store.prune("short")
+        assert [known.outer_step for known in store.list("short")] == [1, 2]
+        store.unpin(info, "follow")
+        store.prune("short")
+        assert [known.outer_step for known in store.list("short")] == [2]
+        with pytest.raises(UnsafePathError):
+            store.pin(info, "../other")
+
     def test_phases_are_apart_and_steps_in_numeric_order(self, store: CheckpointStore, trees: Trees) -> None:
         for phase, step in (("b", 9), ("b", 10_000_000_000), ("a", 2)):
             store.save(phase, step, trees(step % 100), {})

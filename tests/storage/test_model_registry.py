@@ -12,6 +12,7 @@ import pytest
 
 from storage.checkpoints import CheckpointInfo, CheckpointStore
 from storage.errors import (
+    AliasMovedError,
     AliasNotFoundError,
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -60,6 +61,22 @@ def test_promotion_moves_the_champion_and_keeps_the_one_before(
     assert registry.versions(model) == [one, two, three]
     tags = client.get_model_version(model, str(two)).tags
     assert (tags["phase"], tags["outer_step"], tags["why"]) == ("short", "20", "test")
+
+
+def test_the_champion_moves_only_if_it_is_who_was_decided_against(
+    registry: ModelRegistry, saved: list[CheckpointInfo], run_id: str, model: str
+) -> None:
+    one, two, three = (registry.register(model, info, run_id) for info in saved)
+    registry.promote(model, one)
+    registry.set_alias(model, "champion", three)  # by hand, in MLflow's pages
+    with pytest.raises(AliasMovedError, match="version 1 when this was decided and is version 3 now"):
+        registry.promote(model, two, expected=one)
+    assert registry.aliases(model) == {"champion": three}
+    assert registry.promote(model, two, expected=three)["champion"] == two
+    assert registry.promote(model, two, expected=three)["champion"] == two  # moved twice is moved once
+    registry.tag_version(model, two, {"keirin.decision": "abc"})
+    tags = tracking_client(registry.workspace).get_model_version(model, str(two)).tags
+    assert tags["keirin.decision"] == "abc"
 
 
 def test_versions_outlive_the_checkpoints_they_were_made_from(
