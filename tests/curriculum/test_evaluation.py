@@ -18,7 +18,8 @@ from curriculum.evaluation import (
     summarize_task,
     task_normalizer,
 )
-from curriculum.promotion import GateConfig, decide
+from curriculum.gates import GATES
+from curriculum.promotion import decide
 from curriculum.speedup import fit_normalizer, tuned_index
 from lopt.architectures.pacer import PacerConfig
 from lopt.config import derive
@@ -95,7 +96,7 @@ def summary(candidate: float, initial: float, *, final: float = 0.1, horizon: in
         )
         for name, held_out in (("seen", False), ("unseen", True))
     )
-    return EvaluationSummary(config=EvaluationConfig(horizon=horizon), tasks=tasks)
+    return EvaluationSummary(config=EvaluationConfig(horizon=horizon, num_seeds=2), tasks=tasks)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def summary(candidate: float, initial: float, *, final: float = 0.1, horizon: in
     ],
 )
 def test_gate(candidate: EvaluationSummary, champion: EvaluationSummary | None, failing: str | None) -> None:
-    decision = decide(candidate, champion, GateConfig())
+    decision = decide(candidate, champion, GATES["default"])
     failed = [check.name for check in decision.checks if not check.passed]
     assert decision.promote == (failing is None)
     assert (failing in failed) if failing else not failed

@@ -1,0 +1,43 @@
+"""The condition that the candidate is not slower than the champion could have been with other seeds.
+
+It refuses what is worse beyond the champion's own noise, and so lets through what is a little worse: after many
+promotions by it alone, speed could drift down. A gate combines it with comparisons of other kinds (`strict` does).
+
+[1] Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS), Sec. 4.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from curriculum.aggregate import interquartile_mean, stratified_bootstrap
+from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.gates.condition import AbstractComparison, GateCheck, sample_text
+
+
+class AboveChampionIntervalConfig(AbstractComparison):
+    """The candidate's interquartile-mean speed-up is above the lower end of the champion's interval over seeds."""
+
+    condition: Literal["above_champion_interval"] = "above_champion_interval"
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+    @property
+    def check_name(self) -> str:
+        """What the check is called."""
+        return "champion, interquartile mean"
+
+    def compare(self, candidate: EvaluationSummary, champion: EvaluationSummary) -> GateCheck:
+        """Returns whether it is."""
+        new = float(interquartile_mean(candidate.scores(CANDIDATE)))
+        old = stratified_bootstrap(champion.scores(CANDIDATE), confidence=self.confidence)
+        return GateCheck(
+            name=self.check_name,
+            passed=new > old.low or new >= old.value,  # with one seed the interval is a point
+            reason=(
+                f"interquartile-mean speed-up {new:.2f} against the champion's {old.value:.2f} "
+                f"[{old.low:.2f}, {old.high:.2f}] ({self.confidence:.0%} interval over seeds, "
+                f"{sample_text(old.num_tasks, old.num_seeds)}; needed: above {old.low:.2f})"
+            ),
+        )

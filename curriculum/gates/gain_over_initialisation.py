@@ -1,0 +1,37 @@
+"""The condition that meta-training helped: speed-up relative to that of the weights it started from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from curriculum.evaluation import CANDIDATE, INITIALISATION, EvaluationSummary
+from curriculum.gates.condition import AbstractCondition, GateCheck, sample_text
+
+
+class GainOverInitialisationConfig(AbstractCondition):
+    """The candidate's geometric-mean speed-up over its initialisation's is at least `min_ratio`."""
+
+    condition: Literal["gain_over_initialisation"] = "gain_over_initialisation"
+    held_out: bool
+    """On held-out tasks, or on tasks like those it was trained on."""
+    min_ratio: float = Field(gt=0)
+
+    def check(self, candidate: EvaluationSummary, champion: EvaluationSummary | None) -> GateCheck:
+        """Returns whether it did; without such a task there is nothing to check."""
+        del champion
+        name = "held-out" if self.held_out else "in-distribution"
+        num_tasks, num_seeds = candidate.scores(CANDIDATE, held_out=self.held_out).shape
+        if num_tasks == 0:
+            return GateCheck(name=name, passed=True, reason=f"no {name} task was evaluated")
+        trained = candidate.geometric_mean_speedup(CANDIDATE, held_out=self.held_out)
+        initial = candidate.geometric_mean_speedup(INITIALISATION, held_out=self.held_out)
+        return GateCheck(
+            name=name,
+            passed=trained >= self.min_ratio * initial,
+            reason=(
+                f"{name} speed-up {trained:.2f}, its initialisation {initial:.2f} (geometric means, "
+                f"{sample_text(num_tasks, num_seeds)}; ratio {trained / initial:.2f}, needed {self.min_ratio:.2f})"
+            ),
+        )

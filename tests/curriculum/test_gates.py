@@ -1,0 +1,188 @@
+"""The gates, condition by condition; and percentile tracks."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from curriculum.aggregate import stratified_bootstrap
+from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.gates import CONDITIONS, GATES, Gate, get_gate
+from curriculum.gates.above_champion_interval import AboveChampionIntervalConfig
+from curriculum.gates.champion_ratio import ChampionRatioConfig
+from curriculum.gates.enough_evidence import EnoughEvidenceConfig
+from curriculum.gates.gain_over_initialisation import GainOverInitialisationConfig
+from curriculum.gates.no_divergence import NoDivergenceConfig
+from curriculum.gates.quantile_not_worse import QuantileNotWorseConfig
+from curriculum.promotion import decide
+from curriculum.tracks import PERCENTILES, track_values
+from lopt.registry import UnknownNameError
+from tests.support.made_up_evaluations import made_up_evaluation
+
+EXAMPLES = {
+    "no_divergence": NoDivergenceConfig(),
+    "gain_over_initialisation": GainOverInitialisationConfig(held_out=False, min_ratio=1.0),
+    "champion_ratio": ChampionRatioConfig(min_ratio=1.0),
+    "above_champion_interval": AboveChampionIntervalConfig(),
+    "quantile_not_worse": QuantileNotWorseConfig(),
+    "enough_evidence": EnoughEvidenceConfig(min_tasks=3, min_seeds=2),
+}
+FLAT = made_up_evaluation([[2.0, 2.0]] * 4)
+
+
+def scaled(factor: float, *, slow: float = 1.0) -> EvaluationSummary:
+    """Ten tasks × 3 seeds, half of them held out, with the noise of the seeds; `slow` scales the slowest two."""
+    rng = np.random.default_rng(0)
+    speedups = factor * np.linspace(1.0, 4.0, 10)[:, None] * np.exp(0.05 * rng.standard_normal((10, 3)))
+    speedups[:2] *= slow
+    return made_up_evaluation(speedups.tolist(), num_held_out=5, initial=0.5)
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_every_condition_says_its_numbers_and_reads_back(name: str) -> None:
+    condition = EXAMPLES[name]
+    assert condition.model_dump()["condition"] == name
+    gate = Gate(name="one", conditions=(condition,))
+    assert Gate.model_validate_json(gate.model_dump_json()) == gate
+    check = condition.check(FLAT, FLAT)
+    assert check.passed
+    assert "n = 4 tasks × 2 seeds" in check.reason
+    assert re.search(r"\d", check.reason)
+
+
+@pytest.mark.parametrize("name", ["champion_ratio", "above_champion_interval", "quantile_not_worse"])
+def test_comparisons_are_with_an_evaluation_alike_or_not_at_all(name: str) -> None:
+    condition = EXAMPLES[name]
+    assert condition.check(FLAT, None).passed
+    for other in (
+        made_up_evaluation([[1.0, 1.0]] * 4, prefix="other"),
+        made_up_evaluation([[1.0, 1.0]] * 4, horizon=100),
+        made_up_evaluation([[1.0, 1.0]] * 3),
+        made_up_evaluation([[1.0, 1.0, 1.0]] * 4),
+    ):
+        check = condition.check(FLAT, other)
+        assert not check.passed
+        assert "evaluate both alike" in check.reason
+
+
+def test_a_diverged_seed_is_named() -> None:
+    check = NoDivergenceConfig().check(made_up_evaluation([[2.0, 2.0], [math.nan, 2.0]]), None)
+    assert not check.passed
+    assert "1 of 2 tasks: task1" in check.reason
+
+
+def test_the_gain_is_on_the_tasks_that_are_meant() -> None:
+    """In distribution √(4·1) / 1 = 2; held out 0.5 / 1."""
+    evaluation = made_up_evaluation([[4.0], [1.0], [0.5]], num_held_out=1)
+    inside = GainOverInitialisationConfig(held_out=False, min_ratio=2.0).check(evaluation, None)
+    outside = GainOverInitialisationConfig(held_out=True, min_ratio=0.6).check(evaluation, None)
+    assert (inside.passed, outside.passed) == (True, False)
+    assert "speed-up 2.00, its initialisation 1.00" in inside.reason
+    assert "ratio 0.50, needed 0.60" in outside.reason
+    none = made_up_evaluation([[1.0]])
+    assert (
+        "no held-out task"
+        in GainOverInitialisationConfig(held_out=True, min_ratio=1.0).check(none, None).reason
+    )
+
+
+def test_the_ratio_to_the_champion_needs_such_tasks() -> None:
+    condition = ChampionRatioConfig(held_out=True, min_ratio=1.0)
+    assert not condition.check(FLAT, FLAT).passed  # none is held out: nothing is known
+    one, other = (made_up_evaluation([[9.0], [value]], num_held_out=1) for value in (1.0, 2.0))
+    assert not condition.check(one, other).passed
+    assert condition.check(other, one).passed
+
+
+def test_held_out_is_what_is_held_out_from_both_trainings() -> None:
+    """The champion was trained on tasks 2 and 3, the candidate only on 0 to 2: task 3 is no fair comparison."""
+    candidate = made_up_evaluation([[1.0], [1.0], [1.0], [1.0], [3.0]], num_held_out=2)
+    champion = made_up_evaluation([[1.0], [1.0], [1.0], [9.0], [2.0]], num_held_out=1)
+    check = ChampionRatioConfig(held_out=True, min_ratio=1.0).check(candidate, champion)
+    assert check.passed
+    assert "speed-up 3.00 against the champion's 2.00 (geometric means, n = 1 task × 1 seed" in check.reason
+
+
+def test_above_the_interval_is_where_the_bootstrap_says() -> None:
+    champion = scaled(1.0)
+    estimate = stratified_bootstrap(champion.scores(CANDIDATE))
+    assert estimate.low < estimate.value
+    condition = AboveChampionIntervalConfig()
+    for factor in (0.5 * (estimate.low / estimate.value + 1.0), 1.0, 2.0):
+        assert condition.check(scaled(factor), champion).passed
+    check = condition.check(scaled(0.99 * estimate.low / estimate.value), champion)
+    assert not check.passed
+    assert f"needed: above {estimate.low:.2f}" in check.reason
+
+
+def test_the_tenth_percentile_sees_a_slow_end_that_the_mean_does_not() -> None:
+    champion, candidate = scaled(1.0), scaled(1.2, slow=0.5)
+    assert AboveChampionIntervalConfig().check(candidate, champion).passed
+    assert not QuantileNotWorseConfig().check(candidate, champion).passed
+    assert QuantileNotWorseConfig(min_ratio=0.5).check(candidate, champion).passed
+
+
+@pytest.mark.parametrize(
+    ("condition", "passes"),
+    [
+        (EnoughEvidenceConfig(min_tasks=10, min_held_out=5, min_seeds=3), True),
+        (EnoughEvidenceConfig(min_tasks=11), False),
+        (EnoughEvidenceConfig(min_tasks=1, min_held_out=6), False),
+        (EnoughEvidenceConfig(min_tasks=1, min_seeds=4), False),
+    ],
+)
+def test_evidence_is_counted(condition: EnoughEvidenceConfig, passes: bool) -> None:
+    assert condition.check(scaled(1.0), None).passed is passes
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "failing"),
+    [
+        (scaled(1.0), None, []),
+        (scaled(1.0), scaled(1.0), []),
+        (scaled(1.5), scaled(1.0), []),
+        (
+            scaled(0.8),
+            scaled(1.0),
+            ["champion, interquartile mean", "champion, 10th percentile", "champion, held-out"],
+        ),
+        (scaled(1.2, slow=0.5), scaled(1.0), ["champion, 10th percentile"]),
+        (made_up_evaluation([[2.0, 2.0, 2.0]] * 9), None, ["evidence"]),
+    ],
+)
+def test_the_strict_gate(
+    candidate: EvaluationSummary, champion: EvaluationSummary | None, failing: list[str]
+) -> None:
+    decision = decide(candidate, champion, GATES["strict"])
+    assert [check.name for check in decision.checks if not check.passed] == failing
+    assert decision.promote == (not failing)
+    assert decision.gate == "strict"
+    assert len(decision.checks) == len(GATES["strict"].conditions)
+
+
+def test_unknown_gates_and_conditions_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown gate 'strickt'.*Did you mean 'strict'"):
+        get_gate("strickt")
+    with pytest.raises(ValidationError, match="no_divergence"):
+        Gate.model_validate({"name": "g", "conditions": [{"condition": "no_divergance"}]})
+    with pytest.raises(ValidationError, match="at least 1"):
+        Gate(name="empty", conditions=())
+
+
+def test_a_track_by_hand() -> None:
+    """Eleven tasks with speed-ups 0, 1, …, 10: the p-th percentile is p/10, the middle half's mean 5."""
+    summary = made_up_evaluation([[float(value)] * 2 for value in range(10)] + [[10.0, 10.0]])
+    values = track_values(summary)
+    assert values.percentiles == pytest.approx({p: p / 10 for p in PERCENTILES})
+    assert values.interquartile_mean.value == pytest.approx(5.0)
+    assert values.num_diverged == 0
+
+
+def test_a_diverged_run_counts_as_no_speed_up() -> None:
+    values = track_values(made_up_evaluation([[math.nan, 4.0], [4.0, 4.0]]))
+    assert values.percentiles[50] == pytest.approx(3.0)  # between 2 and 4
+    assert values.num_diverged == 1

@@ -1,0 +1,50 @@
+"""Evaluations with made-up speed-ups, for what is decided on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from curriculum.evaluation import (
+    CANDIDATE,
+    INITIALISATION,
+    EvaluationConfig,
+    EvaluationSummary,
+    OptimizerResult,
+    TaskResult,
+)
+
+
+def made_up_evaluation(
+    speedups: Sequence[Sequence[float]],
+    *,
+    initial: float = 1.0,
+    num_held_out: int = 0,
+    horizon: int = 200,
+    prefix: str = "task",
+) -> EvaluationSummary:
+    """Returns an evaluation.
+
+    Args:
+      speedups: Of the candidate, [tasks][seeds]; NaN for one that diverged.
+      initial: Of the initialisation, everywhere.
+      num_held_out: The last so many tasks are held out.
+      horizon: A setting that evaluations may differ in.
+      prefix: Of the tasks' names.
+    """
+    num_seeds = len(speedups[0])
+
+    def result(name: str, values: Sequence[float]) -> OptimizerResult:
+        losses = tuple(float("nan") if np.isnan(value) else 0.1 for value in values)
+        return OptimizerResult(optimizer=name, final_losses=losses, speedups=tuple(map(float, values)))
+
+    tasks = tuple(
+        TaskResult(
+            task=f"{prefix}{place}",
+            held_out=place >= len(speedups) - num_held_out,
+            results=(result(CANDIDATE, values), result(INITIALISATION, [initial] * num_seeds)),
+        )
+        for place, values in enumerate(speedups)
+    )
+    return EvaluationSummary(config=EvaluationConfig(horizon=horizon, num_seeds=num_seeds), tasks=tasks)
