@@ -25,6 +25,7 @@ from flows.cli_running import given, run_step, settings_from
 from flows.data_commands import data_app
 from flows.evaluation_commands import baselines, curves_app, evaluate
 from flows.probe_commands import probe
+from flows.promotion_commands import follow, history, promote, rollback
 from flows.tasks_commands import tasks_app
 
 STEPS, WHOLE, LOOK = "Single steps, in their order", "The whole pipeline", "Look"
@@ -281,22 +282,9 @@ def control(
     show_control(given(values), settings_from(home, None, None, None))
 
 
-app.command(rich_help_panel=STEPS)(baselines)
-app.command(rich_help_panel=STEPS)(evaluate)
-
-
-@app.command(rich_help_panel=STEPS)
-def promote(
-    optimizer: Annotated[
-        str | None, typer.Argument(help="Alias or models:/NAME/VERSION \\[candidate].")
-    ] = None,
-    home: Home = None,
-    debug: Debug = False,
-) -> None:
-    """Make an evaluated optimizer the champion if it passes the gate; the reasons are stored either way."""
-    values = {"optimizer": optimizer}
-    settings = settings_from(home, None, None, None)
-    run_step("flows.promote.promote", "PromoteParameters", values, settings, debug, False)
+for step in (baselines, evaluate, follow, promote, rollback):
+    app.command(rich_help_panel=STEPS)(step)
+app.command(rich_help_panel=LOOK)(history)
 
 
 @app.command(rich_help_panel=LOOK)

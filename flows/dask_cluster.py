@@ -41,8 +41,9 @@ def start_cluster(
     scratch = settings.home / "dask"
     scratch.mkdir(parents=True, exist_ok=True)
     (settings.home / "compilation_cache").mkdir(exist_ok=True)
+    give_way = f"from flows.niceness import give_way; give_way({settings.niceness})"
     configuration = {
-        "distributed.worker.preload": [LEAVE_PROCESS_GROUP],
+        "distributed.worker.preload": [give_way if settings.niceness else LEAVE_PROCESS_GROUP],
         "distributed.nanny.pre-spawn-environ": worker_environment(settings),
         # A stolen unit of work would be compiled a second time; `DaskWorkerPool` balances instead.
         "distributed.scheduler.work-stealing": False,

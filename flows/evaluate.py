@@ -12,6 +12,7 @@ from flows.artifacts import ArtifactSpec, fingerprint_of
 from flows.baselines import evaluation_config, evaluation_tasks
 from flows.evaluation_clock import with_step_costs
 from flows.evaluation_curves import compute_curves, plan_jobs
+from flows.evaluation_records import record_evaluation
 from flows.evaluation_report import build_report, build_summary
 from flows.evaluation_tables import candidate_row
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
@@ -38,18 +39,7 @@ def run_evaluation(parameters: EvaluateParameters, session: Session) -> Evaluati
     """Evaluates an optimizer unless that has been done. Returns the summary."""
     optimizer = resolve_optimizer(parameters.optimizer, session)
     tasks, config = evaluation_tasks(parameters), evaluation_config(parameters)
-    spec = ArtifactSpec(
-        "evaluation",
-        VERSION,
-        {
-            "config": config.model_dump(mode="json"),
-            "trials": [list(trials) for trials in config.trials],
-            "tasks": [task.config.fingerprint() for task in tasks],
-            "trained_on": _domains(optimizer),
-            "clock": parameters.clock,
-        },
-        (optimizer.fingerprint,),
-    )
+    spec = evaluation_spec(optimizer, tasks, config, clock=parameters.clock)
     done = session.artifacts.read(spec)
     if done is None:
         done = _evaluate(parameters, config, tasks, optimizer, session)
@@ -57,8 +47,7 @@ def run_evaluation(parameters: EvaluateParameters, session: Session) -> Evaluati
     else:
         session.reporter.line("evaluated before, with the same settings")
     done = _with_horizons(done, parameters, optimizer, session)
-    by_optimizer = recall(session.workspace, "evaluations") or {}
-    remember(session.workspace, "evaluations", {**by_optimizer, optimizer.fingerprint: done["summary"]})
+    record_evaluation(session.workspace, optimizer.fingerprint, spec, done["summary"])
     remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, **done})
     shown = headline(collect(session.workspace))
     remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, "headline": shown, **done})
@@ -89,10 +78,22 @@ def _with_horizons(
     return {**done, "report": report.model_copy(update={"horizons": horizons}).model_dump(mode="json")}
 
 
-def stored_summary(optimizer: OptimizerReference, session: Session) -> EvaluationSummary | None:
-    """Returns the latest evaluation of an optimizer, or None."""
-    found = (recall(session.workspace, "evaluations") or {}).get(optimizer.fingerprint)
-    return None if found is None else EvaluationSummary.model_validate(found)
+def evaluation_spec(
+    optimizer: OptimizerReference, tasks: list[EvaluationTask], config: EvaluationConfig, *, clock: bool
+) -> ArtifactSpec:
+    """Returns the identity of an evaluation: whose, on what, and how."""
+    return ArtifactSpec(
+        "evaluation",
+        VERSION,
+        {
+            "config": config.model_dump(mode="json"),
+            "trials": [list(trials) for trials in config.trials],
+            "tasks": [task.config.fingerprint() for task in tasks],
+            "trained_on": _domains(optimizer),
+            "clock": clock,
+        },
+        (optimizer.fingerprint,),
+    )
 
 
 def _domains(optimizer: OptimizerReference) -> list[dict[str, Any]] | None:

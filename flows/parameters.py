@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from curriculum.baseline_budgets import BUDGETS
 from curriculum.control import Command
@@ -18,6 +26,7 @@ from curriculum.evaluation import NormalizerName
 from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
 from curriculum.probes import PROBES
+from flows.gate_files import GATE_HELP, read_gate
 from lopt.architectures import ARCHITECTURES
 from lopt.baselines import BASELINES
 from lopt.registry import UnknownNameError, lookup
@@ -66,6 +75,16 @@ else:
     FamilyName = _choice("Family", {ALL_FAMILIES: None, **FAMILIES}, "task family")
     UpdateName = _choice("Update", {NO_UPDATE: None, **UPDATES}, "optimizer to time")
     ProbeName = _choice("Probe", {ALL_PROBES: None, **PROBES}, "probe")
+
+
+def _check_gate(gate: str | None) -> str | None:
+    if gate is not None:
+        try:
+            read_gate(gate)
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from None
+    return gate
+
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -220,9 +239,35 @@ class EvaluateParameters(BaselinesParameters):
 
 
 class PromoteParameters(Parameters):
-    """Which evaluated optimizer asks to become the champion."""
+    """Which evaluated optimizer asks to become the champion, and what it must show."""
 
     optimizer: str = Field("candidate", min_length=1, description="Alias or models:/NAME/VERSION.")
+    gate: Annotated[str, AfterValidator(_check_gate)] = Field("default", description=GATE_HELP)
+
+
+class RollbackParameters(Parameters):
+    """Which earlier champion to go back to. As it is, the form takes the one before the present champion."""
+
+    to: int | None = Field(
+        None, ge=1, description="Version that was champion before. None: the one before the present champion."
+    )
+    reason: str = Field("", max_length=1_000, description="Why; kept in the record.")
+
+
+class FollowParameters(BaselinesParameters):
+    """Which training run to watch, and how its checkpoints are evaluated."""
+
+    run: str = Field(
+        "", description="The run, or the start of its name: short_horizon. Empty: the one that is running."
+    )
+    promote: Annotated[str | None, AfterValidator(_check_gate)] = Field(
+        None, description=f"Promote what passes this gate. None: only watch. {GATE_HELP}"
+    )
+    workers: int = Field(
+        1, ge=1, le=1024, description="Evaluation's own workers on this machine, at low priority."
+    )
+    once: bool = Field(False, description="Evaluate what is there now, and end.")
+    poll_seconds: float = Field(5.0, gt=0, le=3600, description="Seconds between looks at the checkpoints.")
 
 
 class ProbeParameters(Parameters):

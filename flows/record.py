@@ -1,24 +1,36 @@
-"""Which artifacts belong to the current run: the pipeline's small record, for reports and `keirin status`."""
+"""Which artifacts belong to the current run: the pipeline's small record, for reports and `keirin status`.
+
+Each change is one read and one write under a lock: an evaluation that follows a training run shares the record
+with it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from storage.errors import explain_os_errors
+from storage.files import locked
 from storage.workspace import Workspace
 
 
 def remember(workspace: Workspace, part: str, value: Any) -> None:
     """Replaces one part of the record."""
-    workspace.write_state({**workspace.read_state(), part: value})
+    _change(workspace, part, lambda _: value)
 
 
 def remember_phase(workspace: Workspace, name: str, value: dict[str, Any]) -> None:
     """Replaces what is known of one phase."""
-    phases = workspace.read_state().get("phases", {})
-    remember(workspace, "phases", {**phases, name: value})
+    _change(workspace, "phases", lambda phases: {**(phases or {}), name: value})
+
+
+def _change(workspace: Workspace, part: str, change: Callable[[Any], Any]) -> None:
+    file = workspace.state_file
+    with explain_os_errors(file, "write the pipeline's state"), locked(file.with_suffix(".lock")):
+        state = workspace.read_state()
+        workspace.write_state({**state, part: change(state.get(part))})
 
 
 def recall(workspace: Workspace, part: str) -> Any:
@@ -33,6 +45,9 @@ def stage(workspace: Workspace, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds = workspace.read_state().get("stages", {})
-        spent = seconds.get(name, 0.0) + time.monotonic() - start
-        remember(workspace, "stages", {**seconds, name: spent})
+        seconds = time.monotonic() - start
+
+        def add(stages: dict[str, float] | None) -> dict[str, float]:
+            return {**(stages or {}), name: (stages or {}).get(name, 0.0) + seconds}
+
+        _change(workspace, "stages", add)

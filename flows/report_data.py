@@ -22,6 +22,7 @@ from flows.reporting import (
     TimingPoint,
 )
 from flows.settings import available_cores
+from flows.tracks import read_tracks
 from runtime_model.calibration import CalibrationReport
 from storage.workspace import Workspace
 
@@ -45,6 +46,7 @@ def collect(workspace: Workspace, *, title: str = "keirin run", command: str = "
         ),
         runtime_model=None if model is None else runtime_model_report(model),
         evaluation=None if evaluation is None else EvaluationReport.model_validate(evaluation["report"]),
+        tracks=read_tracks(workspace),
         promotion=None if promotion is None else PromotionReport.model_validate(promotion["report"]),
         locations=locations(workspace),
     )

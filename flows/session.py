@@ -64,6 +64,24 @@ class Session:
         self._open_tracker = open_tracker or MlflowTracker
         self._pool: ClosablePool | None = None
 
+    def with_own_workers(self, settings: RuntimeSettings) -> Session:
+        """Returns a session on the same workspace with a pool of its own; whoever asks closes it.
+
+        Args:
+          settings: Of that pool; the workspace stays this session's.
+        """
+        settings = settings.model_copy(update={"home": self.settings.home})
+        return Session(settings, self.reporter, open_pool=self._open_pool, open_tracker=self._open_tracker)
+
+    @contextlib.contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Says nothing while the context is open."""
+        reporter, self.reporter = self.reporter, Reporter(Console(quiet=True))
+        try:
+            yield
+        finally:
+            self.reporter = reporter
+
     @property
     def pool(self) -> ClosablePool:
         """The workers, started when first asked for."""

@@ -52,6 +52,9 @@ class RuntimeSettings(BaseModel):
     platform: str = Field(
         default="cpu", description="JAX platform of the local workers: cpu, cuda, … ('' lets JAX choose)."
     )
+    niceness: int = Field(
+        default=0, ge=0, le=19, description="By how much the local workers give way to other processes."
+    )
     connect_timeout: float = Field(
         default=8.0, gt=0, description="Seconds within which a Dask scheduler must answer."
     )

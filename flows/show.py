@@ -13,6 +13,7 @@ from curriculum.control import Control
 from flows.control_records import change_control
 from flows.parameters import ControlParameters, ReportParameters, SampleParameters
 from flows.progress import Reporter
+from flows.promotion_history import history_table, read_history
 from flows.report import run_report
 from flows.sample_tasks import draw, rows
 from flows.session import Session
@@ -43,6 +44,18 @@ def show_control(values: dict[str, Any], settings: RuntimeSettings) -> None:
     name, record = change_control(Workspace(settings.home), parameters.run, wish)
     wishes = [f"{key} {value:g}" for key, value in record.changes.items()]
     Console().print(f"{name}: {', '.join([record.command, *wishes])}; from the next outer step on")
+
+
+def show_history(settings: RuntimeSettings, *, as_json: bool) -> None:
+    """Prints the record of promotions, as a table or as a JSON list, the oldest first."""
+    events = read_history(Workspace(settings.home))
+    if as_json:
+        entries = [{"number": e.number, **e.event.model_dump(mode="json")} for e in events]
+        print(json.dumps(entries, indent=1))
+    elif events:
+        Console().print(history_table(events))
+    else:
+        Console().print("nothing has been promoted here. `keirin promote` decides on an evaluated optimizer.")
 
 
 def megaflops(flops: float) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from flows.running_services import read_services
 from flows.settings import RuntimeSettings
 from storage.checkpoints import CheckpointStore
+from storage.promotion_log import PromotionLog
 from storage.registry_reading import read_aliases
 from storage.workspace import Workspace
 
@@ -25,6 +26,7 @@ def show_status(settings: RuntimeSettings, console: Console) -> None:
     _phases(workspace, record, console)
     _aliases(workspace, console)
     _results(record, console)
+    _last_decision(workspace, console)
     _services(settings, console)
 
 
@@ -71,7 +73,7 @@ def _aliases(workspace: Workspace, console: Console) -> None:
 
 
 def _results(record: dict[str, Any], console: Console) -> None:
-    evaluation, promotion = record.get("evaluation"), record.get("promotion")
+    evaluation = record.get("evaluation")
     if evaluation is None:
         console.print("  no evaluation yet.")
     else:
@@ -81,9 +83,17 @@ def _results(record: dict[str, Any], console: Console) -> None:
             f"{report['horizon']} steps: {evaluation['headline']}",
             highlight=False,
         )
-    if promotion is not None:
-        word = "promoted" if promotion["report"]["promoted"] else "not promoted"
-        console.print(f"  last gate: {word}", highlight=False)
+
+
+def _last_decision(workspace: Workspace, console: Console) -> None:
+    entries = PromotionLog(workspace).entries()
+    if entries:
+        last = entries[-1]
+        to = "to " if last["kind"] == "rolled back" else ""
+        console.print(
+            f"  last decision of {len(entries)}: {last['kind']} {to}version {last['version']}; `keirin history`",
+            highlight=False,
+        )
 
 
 def _services(settings: RuntimeSettings, console: Console) -> None:

@@ -24,6 +24,8 @@ from flows.reporting.data import (
     StageReport,
     TaskReport,
     TimingPoint,
+    TrackPoint,
+    TrackReport,
     TunedSetting,
     ValidationPoint,
 )
@@ -31,6 +33,7 @@ from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_pn
 from flows.reporting.html import render_html
 from flows.reporting.runtime_plots import accepted_tasks_png, runtime_model_families_png, runtime_model_png
 from flows.reporting.terminal import result_lines, summary_lines, terminal_table
+from flows.reporting.track_plots import track_png
 from flows.reporting.training_plots import meta_training_png
 from flows.reporting.views import headline, task_rows
 
@@ -53,6 +56,8 @@ __all__ = [
     "StageReport",
     "TaskReport",
     "TimingPoint",
+    "TrackPoint",
+    "TrackReport",
     "TunedSetting",
     "ValidationPoint",
     "accepted_tasks_png",
@@ -67,4 +72,5 @@ __all__ = [
     "summary_lines",
     "task_rows",
     "terminal_table",
+    "track_png",
 ]

@@ -279,6 +279,33 @@ class EvaluationReport(ReportModel):
         return tuple(info for info in self.optimizers if info.role == "baseline")
 
 
+class TrackPoint(ReportModel):
+    """One checkpoint of a training run, evaluated."""
+
+    outer_step: int = Field(ge=0)
+    percentiles: tuple[tuple[int, float], ...]
+    """Pairs (percentile over tasks, speed-up): the 10th is exceeded on nine of ten tasks."""
+    interquartile_mean: float
+    low: float
+    high: float
+    """Ends of its 95 % interval over seeds."""
+    num_diverged: int = Field(ge=0, description="Tasks on which a seed diverged.")
+    decision: str = ""
+    """What a gate said of it: promoted, refused; empty where none was asked."""
+
+
+class TrackReport(ReportModel):
+    """How the evaluation of a training run's checkpoints moved over outer steps, always on the same tasks."""
+
+    run: str
+    set_name: str
+    horizon: int = Field(gt=0)
+    num_tasks: int = Field(gt=0)
+    num_seeds: int = Field(gt=0)
+    max_speedup: float = Field(gt=0)
+    points: tuple[TrackPoint, ...] = ()
+
+
 class PromotionReason(ReportModel):
     """One line of the gate. `passed` is None for a remark that decides nothing."""
 
@@ -293,6 +320,7 @@ class PromotionReport(ReportModel):
     alias: str = "champion"
     version: str | None = None
     previous: str | None = None
+    gate: str = ""
     reasons: tuple[PromotionReason, ...]
 
 
@@ -315,5 +343,6 @@ class ReportData(ReportModel):
     phases: tuple[PhaseReport, ...] = ()
     runtime_model: RuntimeModelReport | None = None
     evaluation: EvaluationReport | None = None
+    tracks: tuple[TrackReport, ...] = ()
     promotion: PromotionReport | None = None
     locations: tuple[Location, ...] = ()

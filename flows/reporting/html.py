@@ -19,6 +19,7 @@ from flows.reporting.runtime_plots import draw_accepted, draw_runtime_model, fam
 from flows.reporting.statistics import headline_tasks
 from flows.reporting.table_views import table_views
 from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
+from flows.reporting.track_plots import draw_tracks, track_sentence
 from flows.reporting.training_plots import add_legend, draw_phase
 from flows.reporting.views import headline_parts, headline_totals, phase_facts, phase_sentence, task_groups
 
@@ -66,6 +67,7 @@ def render_html(data: ReportData) -> str:
         tables=table_views(data.evaluation) if data.evaluation else [],
         phases=[(phase, _phase_plot(phase, n), phase_facts(phase)) for n, phase in enumerate(data.phases)],
         phase_sentence=phase_sentence,
+        tracks=_track_plots(data),
         runtime_plot=_runtime_plot(data),
         families_plot=_families_plot(data),
         accepted_plot=_accepted_plot(data),
@@ -120,6 +122,16 @@ def _phase_plot(phase: PhaseReport, number: int) -> Plot:
     add_legend(axes, THEMED)
     title = phase.title or phase.name
     return Plot(title, to_svg(figure, name=f"phase{number}", title=f"Meta-loss during {title}"))
+
+
+def _track_plots(data: ReportData) -> list[tuple[Plot, str]]:
+    plots = []
+    for number, track in enumerate(track for track in data.tracks if track.points):
+        figure, (axes,) = new_figure(THEMED, 6.0, 3.4)
+        draw_tracks(axes, track, THEMED)
+        svg = to_svg(figure, name=f"track{number}", title=f"Percentile tracks of {track.run}")
+        plots.append((Plot(track.run, svg), track_sentence(track)))
+    return plots
 
 
 def _runtime_plot(data: ReportData) -> Plot | None:

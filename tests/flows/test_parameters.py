@@ -62,8 +62,10 @@ def test_every_deployment_exists_and_takes_one_of_the_models() -> None:
         "control",
         "baselines",
         "evaluate",
+        "follow",
         "promote",
         "probe",
+        "rollback",
         "report",
     }
     for deployment in deployments:

@@ -556,3 +556,30 @@ def test_evaluation_refuses_optimizers_it_does_not_know(data: ReportData) -> Non
     fields["optimizers"] = fields["optimizers"][1:]
     with pytest.raises(ValidationError, match="exactly one of role 'candidate'"):
         EvaluationReport.model_validate(fields)
+
+
+def test_a_track_has_every_percentile_by_name_on_the_page(data: ReportData) -> None:
+    points = tuple(
+        reporting.TrackPoint(
+            outer_step=step,
+            percentiles=tuple((p, 0.0 if p == 5 else speed * p / 50) for p in (5, 10, 50, 90)),
+            interquartile_mean=speed,
+            low=0.9 * speed,
+            high=1.1 * speed,
+            num_diverged=1,
+        )
+        for step, speed in ((10, 1.0), (20, 2.0))
+    )
+    track = reporting.TrackReport(
+        run="short-1", set_name="wide", horizon=50, num_tasks=6, num_seeds=3, max_speedup=5.0, points=points
+    )
+    page = reporting.render_html(
+        data.model_copy(update={"tracks": (track, track.model_copy(update={"points": ()}))})
+    )
+    assert page.count("Evaluation during short-1") == 1
+    assert "wide: 6 tasks, 3 seeds, 50 inner steps; 2 checkpoints" in page
+    for name in ("5 %", "10 %", "50 %", "90 %", "middle half"):
+        assert f">{name}<" in page
+    assert reporting.track_png(track).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="keirin follow"):
+        reporting.track_png(track.model_copy(update={"points": ()}))

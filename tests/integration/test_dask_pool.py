@@ -98,6 +98,23 @@ def test_workers_own_their_cores_and_left_the_process_group(
     assert found["JAX_COMPILATION_CACHE_DIR"] == str(settings.home / "compilation_cache")
 
 
+def priorities(_: int) -> dict[str, Any]:
+    threads = [os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/proc/self/task")]
+    group = Path("/proc/self/autogroup")
+    return {"threads": threads, "session": os.getsid(0), "group": group.read_text() if group.exists() else ""}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process has one priority")
+def test_workers_that_give_way_do_so_with_every_thread(settings: RuntimeSettings) -> None:
+    polite = settings.model_copy(update={"num_workers": 1, "niceness": 7})
+    with DaskWorkerPool.open(polite) as pool:
+        (found,) = pool.run_all(priorities, [(0,)])
+    assert set(found["threads"]) == {7}
+    assert len(found["threads"]) > 2
+    assert found["session"] != os.getsid(0)
+    assert not found["group"] or found["group"].endswith("nice 7\n")
+
+
 def test_a_key_stays_with_its_worker(pool: DaskWorkerPool) -> None:
     keys = ["a", "b", "c", "d"] * 2
     first = [found["pid"] for found in pool.run_all(describe_worker, EIGHT, affinity=keys)]
