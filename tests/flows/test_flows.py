@@ -179,6 +179,7 @@ def test_the_tracked_runs_have_metrics_and_versions(story: Story) -> None:
         ("fit", "FINISHED"),
         ("first", "FINISHED"),
         ("second", "FINISHED"),
+        (f"{'promoted' if story.results['promote'] else 'refused'} 2", "FINISHED"),
     ]
     keys = {key for (key,) in query(database, "SELECT DISTINCT key FROM metrics")}
     assert {"meta_loss", "validation_loss", "gradient_norm", "seconds"} <= keys
