@@ -8,6 +8,8 @@ import platform
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from flows.reporting import (
     AcceptedTasks,
     EvaluationReport,
@@ -45,11 +47,21 @@ def collect(workspace: Workspace, *, title: str = "keirin run", command: str = "
             for phase in sorted(record.get("phases", {}).values(), key=lambda phase: phase["version"])
         ),
         runtime_model=None if model is None else runtime_model_report(model),
-        evaluation=None if evaluation is None else EvaluationReport.model_validate(evaluation["report"]),
+        evaluation=_evaluation(evaluation),
         tracks=read_tracks(workspace),
         promotion=None if promotion is None else PromotionReport.model_validate(promotion["report"]),
         locations=locations(workspace),
     )
+
+
+def _evaluation(record: dict[str, Any] | None) -> EvaluationReport | None:
+    """Returns the last evaluation; one recorded in another form, by an earlier version, counts as none."""
+    if record is None:
+        return None
+    try:
+        return EvaluationReport.model_validate(record["report"])
+    except ValidationError:
+        return None
 
 
 def locations(workspace: Workspace) -> tuple[Location, ...]:

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from flows.reporting.formatting import loss_text
 
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 10.0, 10.0, 24.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 10.0, 24.0
 MAX_TICKS = 4
 
 

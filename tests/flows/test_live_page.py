@@ -108,7 +108,7 @@ def test_lines_are_where_their_values_are() -> None:
     assert (up(1.0), up(10.0), up(100.0)) == (100.0, 50.0, 0.0)
     svg = line_plot([Line([0, 10], [0.0, 1.0])], title="a", limits=(0.0, 1.0))
     (points,) = re.findall(r'points="([^"]*)"', svg)
-    assert points == "44.0,126.0 250.0,10.0"
+    assert points == "52.0,126.0 250.0,10.0"
     assert line_plot([Line([1], [-1.0])], title="a", log=True).count("no values yet") == 1
     assert "&lt;" in line_plot([], title="<")
     assert spark_line([], [], title="x") == ""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from io import BytesIO, StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from flows import reporting
+from flows.report_data import collect
 from flows.reporting import (
     AcceptedTasks,
     EvaluationReport,
@@ -45,6 +47,7 @@ from flows.reporting.statistics import (
     smoothing_window,
     summarize_speedup,
 )
+from storage.workspace import Workspace
 
 HORIZON = 600
 MAX_SPEEDUP = 4.0
@@ -583,3 +586,10 @@ def test_a_track_has_every_percentile_by_name_on_the_page(data: ReportData) -> N
     assert reporting.track_png(track).startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="keirin follow"):
         reporting.track_png(track.model_copy(update={"points": ()}))
+
+
+def test_an_evaluation_in_an_earlier_form_counts_as_none(tmp_path: Path) -> None:
+    """A workspace outlives an update; the report then asks for `keirin evaluate` instead of failing."""
+    workspace = Workspace(tmp_path)
+    workspace.write_state({"evaluation": {"report": {"set_name": "x", "optimisers": []}}})
+    assert collect(workspace).evaluation is None
