@@ -36,11 +36,11 @@ from curriculum.events import (
     Validated,
 )
 from curriculum.gradient_batch import GradientBatch
-from curriculum.gradient_size import cosine, norm
 from curriculum.in_flight import InFlight, Sent
 from curriculum.learner import LearnerState, apply_meta_gradient
 from curriculum.phase import Phase
 from curriculum.running_validations import RunningValidation, RunningValidations
+from curriculum.telemetry import GradientTrace
 from curriculum.unit_writer import UnitWriter
 from curriculum.units_of_work import transport_of
 from curriculum.work_stream import Finished, WorkStream
@@ -190,6 +190,7 @@ class AsynchronousLearner:
             if finished.failure:
                 yield from self._failed(sent.tasks, finished.failure, sent.validation)
             elif sent.validation is not None:
+                self.batch.tally.spent(finished.result.cost)
                 self.validations.take(sent.validation, sent.tasks[0], finished.result.meta_loss)
                 yield from self._close_validations()
             else:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from curriculum.errands import Part
+from curriculum.telemetry import UnitTally
 from lopt.types import Theta
 
 
@@ -68,14 +69,11 @@ class GradientBatch:
             self.dropped += 1
             self.tally.num_stale += 1
             return False
-        square = squared_norm(result.gradient)
-        if not (np.isfinite(result.meta_loss) and np.isfinite(square)):
+        if not part.is_in_sum:
             self.not_finite += 1
             self.tally.num_not_finite += 1
             return False
-        if not part.is_in_sum:
-            self.not_finite += 1
-            return False
+        self.tally.used(part.task, result.meta_loss, result.squared_norm)
         self.staleness[staleness] += 1
         self.losses.append((part.task, result.meta_loss))
         for name, value in result.metrics.items():

@@ -15,9 +15,9 @@ import numpy as np
 
 from curriculum.control import ReadControl, controlled, no_control
 from curriculum.events import CheckpointDue, Controlled, LearnerEvent, OuterStepDone, Paused, Validated
-from curriculum.gradient_size import squared_norm
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, record_validation
 from curriculum.phase import Phase
+from curriculum.telemetry import GradientTrace, UnitTally
 from curriculum.units_of_work import TRAINING, VALIDATION, transport_of, work_units
 from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
 from lopt.config import FrozenConfig
@@ -112,13 +112,14 @@ def _outer_step(
     seed: int,
     costs: Sequence[float] | None,
 ) -> OuterStepDone:
-    transport = transport_of(phase, state.theta)
+    transport, step = transport_of(phase, state.theta), int(state.outer_step)
     units = work_units(
         phase.estimator,
         tasks,
         optimizer,
-        seed=(seed, TRAINING, int(state.outer_step)),
+        seed=(seed, TRAINING, step),
         transport=transport.name,
+        outer_step=step,
     )
     results = _run(pool, units, state.theta, costs, state.estimator_states)
     gradient = aggregate(
@@ -130,7 +131,7 @@ def _outer_step(
     gradient_norm, cosine = trace.follow(gradient)
     for task, result in enumerate(results):
         tally.received(0, result.cost)
-        tally.used(task, result.meta_loss, squared_norm(result.gradient))
+        tally.used(task, result.meta_loss, result.squared_norm)
     telemetry = tally.telemetry(gradient_norm, cosine, tasks)
     return OuterStepDone(
         outer_step=int(state.outer_step),

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from curriculum.schedules import ScheduleName
+from curriculum.theta_optimizer import ThetaOptimizerConfig
 from curriculum.transports import AUTO, choose
 from lopt.config import FrozenConfig
 from lopt.estimators import AnyEstimator
@@ -72,6 +72,9 @@ class Phase(FrozenConfig):
     have waited behind another."""
     transport: str = AUTO
     """How meta-gradients travel (`curriculum.transports`); "auto": what suits theta's size and the mode."""
+    num_workers: int = Field(2, ge=1)
+    """Workers that batch size and number of configurations are made for. Decides nothing while training;
+    `curriculum.scaling` goes by it."""
     start_from: str | None = None
     """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from curriculum.errands import Answer, Errand, Part, answer, part_of, work_unit
+from curriculum.gradient_size import squared_norm
 from curriculum.work_stream import Finished
 from curriculum.worker import WorkResult, WorkUnit
 from lopt.types import Theta
@@ -28,7 +29,7 @@ def stand_in_result(unit: WorkUnit, theta: Any) -> WorkResult:
     del unit
     gradient = jax.tree.map(np.ones_like, theta)
     loss = float(sum(np.sum(leaf) for leaf in jax.tree.leaves(theta)))
-    return WorkResult(gradient, loss, 10.0, {"horizon": 5.0})
+    return WorkResult(gradient, loss, 10.0, {"horizon": 5.0}, squared_norm=squared_norm(gradient))
 
 
 class SimulatedStream:

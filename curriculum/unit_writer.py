@@ -46,7 +46,9 @@ class UnitWriter:
     def errand(self, worker: str, tasks: Sequence[int], tag: int, outer_step: int) -> Errand:
         """Returns one unit of each task, for that worker."""
         stream = (self._seed, ASYNCHRONOUS, self._began_at, tag)
-        units = tuple(self._unit(worker, task, (*stream, number)) for number, task in enumerate(tasks))
+        units = tuple(
+            self._unit(worker, task, (*stream, number), outer_step) for number, task in enumerate(tasks)
+        )
         return Errand(units, tuple(tasks), outer_step)
 
     def validation(self, task: int) -> WorkUnit:
@@ -68,6 +70,8 @@ class UnitWriter:
         self._tasks[task] = config.canonical_json()
         self._known = {(worker, other) for worker, other in self._known if other != task}
 
-    def _unit(self, worker: str, task: int, seed: tuple[int, ...]) -> WorkUnit | AsyncUnit:
-        unit = WorkUnit(self._tasks[task], self._how, self._optimizer, seed, None, transport=self._transport)
+    def _unit(self, worker: str, task: int, seed: tuple[int, ...], outer_step: int) -> WorkUnit | AsyncUnit:
+        unit = WorkUnit(
+            self._tasks[task], self._how, self._optimizer, seed, None, self._transport, outer_step
+        )
         return unit if self._is_stateless else AsyncUnit(unit, self._run, (worker, task) in self._known)

@@ -11,6 +11,7 @@ from curriculum.phase import Phase
 from curriculum.transports import Transport, choose
 from curriculum.worker import WorkUnit
 from lopt.config import FrozenConfig
+from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.types import Theta
 from task_generator.task_config import TaskConfig
 
@@ -26,11 +27,12 @@ def work_units(
     seed: tuple[int, ...],
     sigma: float | None = None,
     transport: str = "dense",
+    outer_step: int = END_OF_SCHEDULE,
 ) -> list[WorkUnit]:
     """Returns one unit per task; unit i's randomness is `(*seed, i)`, its lengths are those of `outer_step`."""
     how, architecture = estimator.canonical_json(), optimizer.canonical_json()
     return [
-        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma, transport=transport)
+        WorkUnit(task.canonical_json(), how, architecture, (*seed, index), sigma, transport, outer_step)
         for index, task in enumerate(tasks)
     ]
 

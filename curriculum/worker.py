@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from curriculum.gradient_size import norm
+from curriculum.gradient_size import squared_norm
 from curriculum.transports import TRANSPORTS
 from curriculum.transports.base import Packed
+from curriculum.unit_cost import UnitCost, timed
 from curriculum.work_stream import InProcessWorkStream, WorkStream
 from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig
@@ -111,6 +112,7 @@ class WorkUnit(NamedTuple):
     seed: tuple[int, ...]  # folded into the key one after the other
     sigma: float | None  # 0: measure theta itself, with the same program (full ES); None: the estimator's own
     transport: str = "dense"  # how the gradient comes back
+    outer_step: int = END_OF_SCHEDULE  # decides lengths that grow; with the same program
 
 
 class WorkResult(NamedTuple):
@@ -125,6 +127,7 @@ class WorkResult(NamedTuple):
     """Of the estimator, for the next window."""
     squared_norm: float = 0.0
     """Of the gradient; not finite if a number of the gradient is not."""
+    cost: UnitCost = UnitCost()
 
 
 def build_optimizer(optimizer_json: str) -> LearnedOptimizer:
@@ -198,36 +201,29 @@ def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResul
     """
     with timed() as timer:
         result, after = _estimate(unit, theta, state)
+    is_measurement = unit.sigma == 0.0
     return WorkResult(
-        gradient=jax.tree.map(np.asarray, result.mean),
+        gradient=() if is_measurement else TRANSPORTS[unit.transport].pack(result),
         meta_loss=float(result.meta_loss),
         num_inner_steps=float(result.num_inner_steps),
-        metrics={name: float(value) for name, value in result.metrics.items()},
+        metrics={name: float(value) for name, value in jax.device_get(result.metrics).items()},
         state=after,
+        squared_norm=0.0 if is_measurement else squared_norm(result.mean),
         cost=timer.cost,
     )
 
 
 def _estimate(unit: WorkUnit, theta: Theta, state: PyTree) -> tuple[MetaGradient, PyTree]:
-    """Returns the meta-gradient and the state after it, both on the host."""
+    """Returns the meta-gradient, computed, and the state after it, on the host."""
     program = _program(unit.task, unit.estimator, unit.optimizer)
     theta = jax.tree.map(jnp.asarray, theta)
     sigma = unit.sigma
     if sigma is None:
         sigma = json.loads(unit.estimator).get("sigma", 0.0)
     keyed = with_keys(state, program.shapes()) if jax.tree.leaves(state) else ()
-    result, after = program.estimate(theta, keyed, key_from_seed(unit.seed), jnp.float32(sigma))
-    meta_loss, num_inner_steps, metrics = jax.device_get(
-        (result.meta_loss, result.num_inner_steps, result.metrics)
-    )
-    return WorkResult(
-        gradient=() if sigma == 0.0 else TRANSPORTS[unit.transport].pack(result),
-        meta_loss=float(meta_loss),
-        num_inner_steps=float(num_inner_steps),
-        metrics={name: float(value) for name, value in metrics.items()},
-        state=without_keys(after),
-        squared_norm=0.0 if sigma == 0.0 else norm(result.mean) ** 2,
-    )
+    key, outer_step = key_from_seed(unit.seed), jnp.int32(unit.outer_step)
+    result, after = program.estimate(theta, keyed, key, jnp.float32(sigma), outer_step)
+    return jax.block_until_ready(result), without_keys(after)
 
 
 class AsyncUnit(NamedTuple):

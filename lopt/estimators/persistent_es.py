@@ -85,7 +85,9 @@ class PersistentEs:
         )
         end = self.unroller.window_end(before, length_key, outer_step)
         after, losses = self.unroller.advance(twins, before, end)
-        gradient, metrics, _ = evolution_gradient(c, total, self._share(losses.T, before, after), sigma)
+        gradient, metrics, _ = evolution_gradient(
+            c, total, self._share(losses.T, before, after, outer_step), sigma
+        )
         num_steps = (end - before.step).astype(jnp.float32)
         result = MetaGradient(
             gradient,

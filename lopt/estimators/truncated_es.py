@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from lopt.estimators.evolution import EvolutionConfig, evolution_gradient
 from lopt.estimators.trajectory import OneTrajectory, Trajectory, WindowedConfig, one_copy
-from lopt.types import Combination, LearnedOptimizer, MetaGradient, PRNGKey, TaskFamily, Theta
+from lopt.outer_schedule import END_OF_SCHEDULE
+from lopt.types import Combination, LearnedOptimizer, MetaGradient, PRNGKey, Scalar, TaskFamily, Theta
 
 Carry = Literal["theta", "positive_twin"]
 

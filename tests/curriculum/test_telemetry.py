@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from curriculum.asynchronous import meta_train_asynchronously
+from curriculum.errands import part_of
 from curriculum.events import OuterStepDone
 from curriculum.gradient_batch import GradientBatch
 from curriculum.gradient_size import squared_norm
@@ -29,7 +30,13 @@ CONFIG = PacerConfig()
 
 
 def result(gradient: Any, loss: float = 1.0, cost: UnitCost = NO_COST) -> WorkResult:
-    return WorkResult({"a": np.asarray(gradient, np.float32)}, loss, 10.0, {}, cost=cost)
+    tree = {"a": np.asarray(gradient, np.float32)}
+    return WorkResult(tree, loss, 10.0, {}, squared_norm=squared_norm(tree), cost=cost)
+
+
+def add(batch: GradientBatch, task: int, one: WorkResult, age: int) -> None:
+    part, gradient = part_of(task, one)
+    batch.add([part], lambda: gradient, age, 5)
 
 
 def test_variance_and_noise_share_are_what_they_say() -> None:
@@ -67,11 +74,11 @@ def test_cosine_with_the_gradient_before() -> None:
 def test_a_batch_counts_what_it_takes_in_and_what_it_drops(tiny_tasks: tuple[TaskConfig, ...]) -> None:
     batch = GradientBatch({"a": np.zeros(2, np.float32)})
     cost = UnitCost(1.0, 3.0)
-    batch.add(0, result([2, 0], 1.0, cost), 0, 5)
-    batch.add(1, result([0, 2], 4.0, cost), 2, 5)
-    batch.add(1, result([0, 2], 2.0, UnitCost(0.0, 4.0)), 2, 5)
-    batch.add(1, result([0, 2], 2.0, UnitCost(0.0, 4.0)), 6, 5)
-    batch.add(0, result([np.nan, 2]), 1, 5)
+    add(batch, 0, result([2, 0], 1.0, cost), 0)
+    add(batch, 1, result([0, 2], 4.0, cost), 2)
+    add(batch, 1, result([0, 2], 2.0, UnitCost(0.0, 4.0)), 2)
+    add(batch, 1, result([0, 2], 2.0, UnitCost(0.0, 4.0)), 6)
+    add(batch, 0, result([np.nan, 2]), 1)
     tally = batch.tally
     mean, _, _ = batch.take()
     told = tally.telemetry(*GradientTrace().follow(mean), tiny_tasks)
@@ -146,7 +153,7 @@ def test_measuring_changes_no_bit_of_theta(
     def gradient(unit: WorkUnit, theta: Any) -> WorkResult:
         rng = np.random.default_rng(list(unit.seed))
         pulled = jax.tree.map(lambda x: (rng.normal(size=x.shape) + x).astype(np.float32), theta)
-        return WorkResult(pulled, float(rng.normal()), 10.0, {})
+        return WorkResult(pulled, float(rng.normal()), 10.0, {}, squared_norm=squared_norm(pulled))
 
     class Pool(InProcessWorkerPool):
         def run_all(self, fn: Any, payloads: Any, **_: Any) -> Any:
