@@ -146,7 +146,7 @@ def test_new_checkpoints_are_seen_until_the_run_is_complete(session: Session) ->
         if message.split()[0] == "10":
             first.set()
 
-    session.reporter.line = listen  # type: ignore[method-assign]
+    session.reporter.line = listen
 
     def train() -> None:
         assert first.wait(120)

@@ -103,7 +103,7 @@ def test_a_probe_leaves_a_picture_a_page_numbers_and_a_record(session: Session) 
     result = ProbeResult.model_validate_json(picture.with_suffix(".json").read_text("utf-8"))
     assert result.subject == "learnable_sgd, first weights"
     assert result.how_to_read in picture.with_suffix(".md").read_text("utf-8")
-    (run,) = session.tracker.runs.values()  # type: ignore[attr-defined]
+    (run,) = session.tracker.runs.values()
     assert run.status == "FINISHED"
     assert run.tags["keirin.probe"] == "implicit_regularization"
     assert run.params["n"] == result.n
