@@ -28,7 +28,8 @@ LARGE = 16_384
 
 MAX_FACTORS = 16
 """Lanes × rank up to which drawing low-rank directions again takes the learner no longer than adding a dense
-gradient does (2.3 million numbers, per unit: 3 ms at 8, 11 ms at 32; dense 5 ms. Full directions: 0.6 s at 8)."""
+gradient does (2.3 million numbers, per unit: 3 ms at 8, 11 ms at 32; dense 5 ms. Full directions: 0.6 s at 8; as
+processor time on a busy machine)."""
 
 
 def choose(name: str, estimator: TasksConfig, mode: str, num_numbers: int) -> Transport:
