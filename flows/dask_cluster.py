@@ -49,7 +49,7 @@ def start_cluster(
         "distributed.scheduler.work-stealing": False,
         "distributed.comm.timeouts.connect": "10s",
         # A process that is killed closes its connections, which shows at once. Silence is no death: on a machine
-        # with many times more work than cores, a worker that compiles was silent for more than the usual 30 s.
+        # with many times more work than cores, a worker that compiles may be silent for more than the usual 30 s.
         "distributed.comm.timeouts.tcp": "120s",
     }
     with dask.config.set(configuration):

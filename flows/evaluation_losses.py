@@ -9,9 +9,10 @@ import numpy as np
 
 from curriculum.curves import EVALUATION_SPLITS, CurveBatch
 from curriculum.evaluation import NORMALIZERS, EvaluationConfig, EvaluationSummary
-from curriculum.normalized_loss import LossRow, fit_loss_scale, make_loss_row
+from curriculum.normalized_loss import LossRow, LossScale, fit_loss_scale, make_loss_row
 from flows.evaluation_curves import LEARNED
 from flows.evaluation_tables import headline_indices
+from lopt.types import Split
 from task_generator.evaluation_set import EvaluationTask
 
 Batches = Mapping[tuple[str, str], CurveBatch]
@@ -43,10 +44,11 @@ def loss_rows(
     """
     chosen = [tasks[number] for number in headline_indices(summary)]
     config, first = summary.config, np.zeros(len(chosen), int)
-    learned = _normalized(config, chosen, batches, LEARNED)
+    scales = _scales(config, chosen, batches)
+    learned = _normalized(config, chosen, batches, LEARNED, scales)
     rows = [learned.row(label, 1, first), learned.row(f"{label} before training", 1, first + 1)]
     for trials in config.trials:
-        losses = _normalized(config, chosen, batches, trials.baseline)
+        losses = _normalized(config, chosen, batches, trials.baseline, scales)
         per_trial = losses.train.mean(axis=-1)
         if trials.num_trials == 1:
             rows.append(losses.row(trials.label, 1, first))
@@ -58,15 +60,34 @@ def loss_rows(
     return tuple(sorted(rows, key=lambda row: row.train_median))
 
 
+def _scales(
+    config: EvaluationConfig, tasks: Sequence[EvaluationTask], batches: Batches
+) -> dict[tuple[str, Split], LossScale]:
+    """Returns what 0 and 1 are, by task and split."""
+    names = NORMALIZERS[config.normalizer]
+    return {
+        (task.name, split): fit_loss_scale(
+            np.concatenate([batches[task.name, name].losses[split] for name in names])
+        )
+        for task in tasks
+        for split in EVALUATION_SPLITS
+    }
+
+
 def _normalized(
-    config: EvaluationConfig, tasks: Sequence[EvaluationTask], batches: Batches, optimizer: str
+    config: EvaluationConfig,
+    tasks: Sequence[EvaluationTask],
+    batches: Batches,
+    optimizer: str,
+    scales: Mapping[tuple[str, Split], LossScale],
 ) -> _Losses:
-    by_split = []
-    for split in EVALUATION_SPLITS:
-        of_tasks = []
-        for task in tasks:
-            reference = [batches[task.name, name].losses[split] for name in NORMALIZERS[config.normalizer]]
-            scale = fit_loss_scale(np.concatenate(reference))
-            of_tasks.append(scale(batches[task.name, optimizer].losses[split][:, :, config.last_point]))
-        by_split.append(np.stack(of_tasks))
+    by_split = (
+        np.stack(
+            [
+                scales[task.name, split](batches[task.name, optimizer].losses[split][:, :, config.last_point])
+                for task in tasks
+            ]
+        )
+        for split in EVALUATION_SPLITS
+    )
     return _Losses(*by_split)

@@ -157,7 +157,7 @@ class Follower:
         )
 
     def _evaluate(self, optimizer: OptimizerReference) -> EvaluationRecord:
-        """Returns the optimizer's evaluation; what is not stored is computed on this session's workers."""
+        """Returns the optimizer's evaluation; what is not stored is computed on the follower's workers."""
         spec = evaluation_spec(optimizer, self._tasks, self._config, clock=False)
         workspace = self._session.workspace
         found = find_evaluation(workspace, optimizer.fingerprint, settings=settings_fingerprint(spec))

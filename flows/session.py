@@ -68,7 +68,7 @@ class Session:
         """Returns a session on the same workspace with a pool of its own; whoever asks closes it.
 
         Args:
-          settings: Of that pool; the workspace stays this session's.
+          settings: Of that pool; the workspace stays the same.
         """
         settings = settings.model_copy(update={"home": self.settings.home})
         return Session(settings, self.reporter, open_pool=self._open_pool, open_tracker=self._open_tracker)

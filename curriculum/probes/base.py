@@ -8,6 +8,7 @@ any result (`flows.reporting.probe_plots`). Adding one is a file with a subclass
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -148,9 +149,9 @@ class Probe(FrozenConfig):
         del subject
         return None
 
+    @abstractmethod
     def measure(self, subject: Subject, bench: Bench) -> ProbeResult:
         """Returns what `run` does; the subject fits."""
-        raise NotImplementedError
 
     def run(self, subject: Subject, bench: Bench | None = None) -> ProbeResult:
         """Probes `subject`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import optax
@@ -16,6 +17,6 @@ class UpdateRuleConfig(FrozenConfig):
     """Of the ratio of batches, which the learning rate is multiplied by when a phase is scaled: ½ where directions
     are divided by the gradient's size, 1 where they are not."""
 
+    @abstractmethod
     def build(self) -> optax.GradientTransformation:
         """Returns the transformation; its result times minus the learning rate is added to theta."""
-        raise NotImplementedError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import jax
 import jax.numpy as jnp
 
@@ -15,12 +17,12 @@ NUM_QUANTILES = 256
 class LengthsConfig(FrozenConfig):
     """Base of the distributions over whole numbers from `low` to `high`, both included."""
 
+    @abstractmethod
     def quantile(self, u: jax.Array, low: Bound, high: Bound) -> jax.Array:
         """Returns the length below which a share `u` ∈ [0, 1) of the draws lies, float32 before rounding down.
 
         The whole number k is drawn where the result is in [k, k + 1).
         """
-        raise NotImplementedError
 
     def sample(self, key: PRNGKey, low: Bound, high: Bound) -> Scalar:
         """Returns an int32 from `low` to `high`, both included."""

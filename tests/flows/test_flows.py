@@ -139,7 +139,7 @@ def story(
         for name in STEPS:
             with use_session(open_session()) as session:
                 story.results[name] = run_step(name)
-                story.units[name] = session.pool.num_units  # type: ignore[attr-defined]
+                story.units[name] = session.pool.num_units
         yield story
 
 
@@ -213,7 +213,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(story: Story, name: str
     with use_session(story.open()) as session:
         before = {info.path for info in session.checkpoints.list()}
         result = run_step(name)
-        assert session.pool.num_units == 0  # type: ignore[attr-defined]
+        assert session.pool.num_units == 0
         assert {info.path for info in session.checkpoints.list()} == before
     if name != "report":
         assert repr(result) == repr(story.results[name])  # a NaN is not equal to itself
@@ -231,12 +231,12 @@ def test_the_pipeline_is_the_steps(story: Story) -> None:
     with use_session(story.open()) as session:
         result = pipeline(parameters)
         # The longer Adam, on two tasks, and what a step costs there.
-        assert session.pool.num_units == 4  # type: ignore[attr-defined]
+        assert session.pool.num_units == 4
     assert set(result) == {"promoted", "report", "held_out", "in_distribution"}
     assert Path(result["report"]).is_file()
     with use_session(story.open()) as session:
         assert pipeline(parameters)["held_out"] == result["held_out"]
-        assert session.pool.num_units == 0  # type: ignore[attr-defined]
+        assert session.pool.num_units == 0
     stages = recall(story.open().workspace, "stages")
     assert list(stages) == ["evaluate", "fit", "promote", "sample and time", "train first", "train second"]
 
@@ -293,4 +293,4 @@ def test_the_session_closes_the_workers_that_it_opened(story: Story) -> None:
     with use_session(story.open()) as session:
         pool = session.pool
     session.close()
-    assert pool.num_closed == 1  # type: ignore[attr-defined]
+    assert pool.num_closed == 1
