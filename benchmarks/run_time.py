@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from flows.units import time_unit
+from flows.workers.units import time_unit
 from runtime_model.fitting import fit
 from runtime_model.prediction import RuntimeModel
 from runtime_model.reference import reference_timings

@@ -28,8 +28,8 @@ import numpy as np
 
 from curriculum.units_of_work import work_units
 from curriculum.worker import WorkResult, WorkUnit, build_optimizer, run_work_unit
-from flows.dask_pool import DaskWorkerPool
 from flows.settings import RuntimeSettings
+from flows.workers.pool import DaskWorkerPool
 from lopt.architectures import ARCHITECTURES
 from lopt.estimators.full_es import FullEsConfig
 from task_generator.families import MlpConfig

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_options import (
+from flows.commands.data import data_app
+from flows.commands.evaluation import baselines, curves_app, evaluate
+from flows.commands.options import (
     Count,
     Curriculum,
     Debug,
@@ -21,12 +23,10 @@ from flows.cli_options import (
     Seed,
     Workers,
 )
-from flows.cli_running import given, run_step, settings_from
-from flows.data_commands import data_app
-from flows.evaluation_commands import baselines, curves_app, evaluate
-from flows.probe_commands import probe
-from flows.promotion_commands import follow, history, promote, rollback
-from flows.tasks_commands import tasks_app
+from flows.commands.probe import probe
+from flows.commands.promotion import follow, history, promote, rollback
+from flows.commands.running import given, run_step, settings_from
+from flows.commands.tasks import tasks_app
 
 STEPS, WHOLE, LOOK = "Single steps, in their order", "The whole pipeline", "Look"
 
@@ -115,8 +115,8 @@ def up(
     """
     from rich.console import Console
 
-    from flows.services import Ports
-    from flows.up import run_up
+    from flows.servers.services import Ports
+    from flows.servers.up import run_up
 
     ports = Ports(prefect=prefect_port, mlflow=mlflow_port, dask=dask_port)
     run_up(settings_from(home, None, workers, memory_limit), ports, Console())
@@ -135,7 +135,7 @@ def sample(
 
     Example: keirin sample --distribution demo --count 5 --seed 1 --json
     """
-    from flows.show import show_sample
+    from flows.commands.show import show_sample
 
     values = {"distribution": distribution, "count": count, "seed": seed}
     show_sample(given(values), settings_from(home, None, None, None), as_json=as_json)
@@ -270,7 +270,7 @@ def control(
 
     Example: keirin control short_horizon --learning-rate 1e-3
     """
-    from flows.show import show_control
+    from flows.commands.show import show_control
 
     values = {
         "run": run,
@@ -294,7 +294,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write the report of what has been run so far: a table here, and a page that needs no network."""
-    from flows.show import show_report
+    from flows.commands.show import show_report
 
     show_report(settings_from(home, None, None, None), open_page=open_page)
 
@@ -304,14 +304,14 @@ def status(home: Home = None, debug: Debug = False) -> None:
     """Show phases, checkpoints, aliases, the last evaluation and running servers at a glance."""
     from rich.console import Console
 
-    from flows.status import show_status
+    from flows.commands.status import show_status
 
     show_status(settings_from(home, None, None, None), Console())
 
 
 def main() -> None:
     """Entry point of the command `keirin`."""
-    from flows.cli_errors import guarded
+    from flows.commands.errors import guarded
 
     code = guarded(app, debug="--debug" in sys.argv)
     if "prefect" in sys.modules:

@@ -7,9 +7,9 @@ from typing import Any
 from prefect import flow
 
 from curriculum.control import Control
-from flows.control_records import change_control
 from flows.parameters import ControlParameters
 from flows.settings import settings_for_this_machine
+from flows.training.control_records import change_control
 from storage.workspace import Workspace
 
 

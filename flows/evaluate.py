@@ -10,11 +10,11 @@ from curriculum.comparison import Row
 from curriculum.evaluation import CANDIDATE, EvaluationConfig, EvaluationSummary
 from flows.artifacts import ArtifactSpec, fingerprint_of
 from flows.baselines import evaluation_config, evaluation_tasks
-from flows.evaluation_clock import with_step_costs
-from flows.evaluation_curves import compute_curves, plan_jobs
-from flows.evaluation_records import record_evaluation
-from flows.evaluation_report import build_report, build_summary
-from flows.evaluation_tables import candidate_row
+from flows.evaluation.clock import with_step_costs
+from flows.evaluation.curves import compute_curves, plan_jobs
+from flows.evaluation.records import record_evaluation
+from flows.evaluation.report import build_report, build_summary
+from flows.evaluation.tables import candidate_row
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
 from flows.parameters import EvaluateParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table

@@ -13,18 +13,18 @@ from typing import Any
 
 from prefect import flow
 
-from flows.accepted_tasks import accepted_tasks
 from flows.artifacts import ArtifactSpec, fingerprint_of
 from flows.errors import StepIncompleteError
-from flows.fit_table import family_errors
 from flows.parameters import FitParameters
 from flows.prefect_artifacts import publish_image, publish_markdown, publish_table
 from flows.record import recall, remember
 from flows.report_data import collect, runtime_model_report
 from flows.reporting import accepted_tasks_png, runtime_model_families_png, runtime_model_png
-from flows.runtime_models import RECORD, read_model, reference_model, registered_name, save_model
+from flows.run_times.accepted_tasks import accepted_tasks
+from flows.run_times.fit_table import family_errors
+from flows.run_times.models import RECORD, read_model, reference_model, registered_name, save_model
+from flows.run_times.stored import newest_machine, of_machine, read_timings
 from flows.session import Session, current_session
-from flows.stored_timings import newest_machine, of_machine, read_timings
 from runtime_model.calibration import CalibrationReport
 from runtime_model.estimators import COMPARED, ESTIMATORS
 from runtime_model.fitting import fit

@@ -1,8 +1,8 @@
 """Continuous evaluation: beside a training run, its checkpoints become points of percentile tracks (VeLO, E.2).
 
-The workers are its own: never those of `keirin up` or of the training, and at a lower priority (`flows.niceness`),
-so that where cores are short the training gets about ten times their share. What it loses all the same has not been
-measured; memory is not shared out, each worker may use `--memory-limit`.
+The workers are its own: never those of `keirin up` or of the training, and at a lower priority
+(`flows.workers.niceness`), so that where cores are short the training gets about ten times their share. What it
+loses all the same has not been measured; memory is not shared out, each worker may use `--memory-limit`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from prefect import flow
 
 from flows.baselines import evaluation_config, evaluation_tasks
-from flows.followed_run import find_run, is_complete, is_running
-from flows.following import Follower
-from flows.gate_files import read_gate
+from flows.following.checkpoints import Follower
+from flows.following.followed_run import find_run, is_complete, is_running
 from flows.interrupt import raise_if_stop_requested
 from flows.parameters import FollowParameters
 from flows.prefect_artifacts import publish_image, publish_table
+from flows.promotion.gate_files import read_gate
 from flows.reporting import TrackReport, track_png
 from flows.session import Session, current_session, use_session
 

@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from flows.interrupt import graceful_interrupts
-from flows.prefect_env import TemporaryPrefectServer, apply_prefect_environment
-from flows.running_services import read_services
-from flows.scheduler_probe import require_scheduler
+from flows.servers.prefect_env import TemporaryPrefectServer, apply_prefect_environment
+from flows.servers.running_services import read_services
 from flows.settings import RuntimeSettings
-from flows.worker_environment import apply_worker_environment
+from flows.workers.environment import apply_worker_environment
+from flows.workers.scheduler_probe import require_scheduler
 
 SIGTERM_EXIT_CODE = 143
 FLUSH_TIMEOUT = 8.0
@@ -67,7 +67,7 @@ def run_flow(
             try:
                 return flow(values)
             finally:
-                importlib.import_module("flows.prefect_watch").end_cancelled_runs()
+                importlib.import_module("flows.training.prefect_watch").end_cancelled_runs()
 
 
 @contextlib.contextmanager

@@ -11,13 +11,13 @@ from typing import Any
 from prefect import flow
 
 from flows.parameters import TrainParameters
-from flows.phase_plan import PhasePlan, plan_phase
-from flows.phase_runner import PhaseProgress, run_phase
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
 from flows.record import remember_phase
 from flows.report_data import collect
 from flows.reporting import PhaseReport, meta_training_png
 from flows.session import Session, current_session
+from flows.training.plan import PhasePlan, plan_phase
+from flows.training.runner import PhaseProgress, run_phase
 from storage.model_registry import CANDIDATE
 from storage.registry_reading import DEFAULT_MODEL
 from storage.tracking import Run

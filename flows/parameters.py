@@ -26,7 +26,7 @@ from curriculum.evaluation import NormalizerName
 from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
 from curriculum.probes import PROBES
-from flows.gate_files import GATE_HELP, read_gate
+from flows.promotion.gate_files import GATE_HELP, read_gate
 from lopt.architectures import ARCHITECTURES
 from lopt.baselines import BASELINES
 from lopt.registry import UnknownNameError, lookup

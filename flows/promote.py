@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.champion_decision import consider
 from flows.errors import StepIncompleteError
-from flows.evaluation_records import find_evaluation
-from flows.gate_files import read_gate
+from flows.evaluation.records import find_evaluation
 from flows.optimizer_reference import resolve_optimizer
 from flows.parameters import PromoteParameters
 from flows.prefect_artifacts import publish_markdown, publish_table
-from flows.promotion_history import PromotionEvent
+from flows.promotion.decision import consider
+from flows.promotion.gate_files import read_gate
+from flows.promotion.history import PromotionEvent
 from flows.record import remember
 from flows.reporting import PromotionReason, PromotionReport
 from flows.session import Session, current_session

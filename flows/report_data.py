@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flows.following.tracks import read_tracks
 from flows.reporting import (
     AcceptedTasks,
     EvaluationReport,
@@ -24,7 +25,6 @@ from flows.reporting import (
     TimingPoint,
 )
 from flows.settings import available_cores
-from flows.tracks import read_tracks
 from runtime_model.calibration import CalibrationReport
 from storage.workspace import Workspace
 

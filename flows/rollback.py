@@ -11,8 +11,8 @@ from flows.errors import StepIncompleteError
 from flows.parameters import RollbackParameters
 from flows.prefect_artifacts import publish_markdown
 from flows.promote import promotion_report, remember_promotion
-from flows.promotion_history import PromotionEvent, made_champion, past_champions
-from flows.promotion_record import champion_record
+from flows.promotion.history import PromotionEvent, made_champion, past_champions
+from flows.promotion.record import champion_record
 from flows.session import Session, current_session
 from storage.errors import AliasNotFoundError, CorruptCheckpointError
 from storage.model_registry import CHAMPION, PREVIOUS_CHAMPION

@@ -91,7 +91,7 @@ class Session:
 
     def release_memory(self) -> None:
         """Gives back what compiling left behind, here and in the workers, when a step is over."""
-        from flows.units import release_memory  # imports JAX
+        from flows.workers.units import release_memory  # imports JAX
 
         release_memory()
         refresh = getattr(self._pool, "refresh", None)
@@ -137,6 +137,6 @@ def current_session(console: Console | None = None) -> Iterator[Session]:
 
 
 def _open_dask_pool(settings: RuntimeSettings) -> ClosablePool:
-    from flows.dask_pool import DaskWorkerPool  # half a second that steps without workers do not spend
+    from flows.workers.pool import DaskWorkerPool  # half a second that steps without workers do not spend
 
     return DaskWorkerPool.open(settings)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from flows.running_services import read_services
+from flows.servers.running_services import read_services
 
 ENVIRONMENT_PREFIX = "KEIRIN_"
 

@@ -16,11 +16,11 @@ from prefect import flow
 from flows.errors import WorkUnitKilledError
 from flows.parameters import ALL_FAMILIES, TimeParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_table
+from flows.run_times.stored import stored_timings
+from flows.run_times.table import RunningTable, family_table, timing_rows
 from flows.sample_tasks import draw_from, run_sample
 from flows.session import Session, current_session
-from flows.stored_timings import stored_timings
-from flows.timing_table import RunningTable, family_table, timing_rows
-from flows.units import killed_timing, time_unit
+from flows.workers.units import killed_timing, time_unit
 from runtime_model.timing import StepTiming, TimingSettings
 from task_generator.families import FAMILIES
 from task_generator.known_distributions import family_distribution

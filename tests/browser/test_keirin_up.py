@@ -32,9 +32,9 @@ import psutil
 import pytest
 import yaml
 
-from flows.deploy import deployment_file
 from flows.parameters import TrainParameters
-from flows.running_services import RunningServices, read_services
+from flows.servers.deploy import deployment_file
+from flows.servers.running_services import RunningServices, read_services
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page

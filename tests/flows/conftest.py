@@ -127,11 +127,11 @@ def prefect_server() -> Iterator[None]:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tiny_curriculum: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """Makes the tiny phases the curriculum "demo", and the run-time model one that needs no fit."""
-    import flows.phase_plan
+    import flows.training.plan
     from curriculum.phases import CURRICULA
 
     monkeypatch.setitem(CURRICULA, "demo", tiny_curriculum)
-    monkeypatch.setattr(flows.phase_plan, "load_runtime_model", lambda _: ("flops", FlopsModel()))
+    monkeypatch.setattr(flows.training.plan, "load_runtime_model", lambda _: ("flops", FlopsModel()))
     return tiny_curriculum
 
 
@@ -174,7 +174,7 @@ def keirin(
     import flows.launch
     import flows.session
     from flows.cli import app
-    from flows.cli_errors import guarded
+    from flows.commands.errors import guarded
 
     @contextlib.contextmanager
     def prefect_api(*_: object, **__: object) -> Iterator[Callable[[], None]]:

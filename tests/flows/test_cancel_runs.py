@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.cancel_runs import cancel_deployed_runs
+from flows.servers.cancel_runs import cancel_deployed_runs
 
 
 class FakePrefect(ThreadingHTTPServer):

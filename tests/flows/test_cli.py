@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.cli_errors import exit_code, message
+from flows.commands.errors import exit_code, message
 from flows.parameters import EvaluateParameters, TrainParameters
 from flows.settings import RuntimeSettings
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import flows.show  # noqa: F401 - Prefect keeps the streams that it is imported with: not a runner's
+import flows.commands.show  # noqa: F401 - Prefect keeps the streams that it is imported with: not a runner's
 from flows.cli import app
-from flows.cli_errors import exit_code, guarded, message
+from flows.commands.errors import exit_code, guarded, message
 from flows.errors import SchedulerUnreachableError, StepIncompleteError
 from lopt.registry import lookup
 

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-import flows.phase_runner
-import flows.prefect_watch
+import flows.training.prefect_watch
+import flows.training.runner
 from curriculum.control import Control
 from curriculum.phase import Phase
-from flows.control_records import ControlFile, change_control, running
+from flows.training.control_records import ControlFile, change_control, running
 from lopt.registry import UnknownNameError
 from storage.mlflow_client import query
 from storage.workspace import Workspace
@@ -89,7 +89,7 @@ def wish_at(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, wishes: dict[
         return read(file)
 
     monkeypatch.setattr(ControlFile, "read", reading)
-    monkeypatch.setattr(flows.phase_runner, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(flows.training.runner, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
@@ -162,7 +162,10 @@ def test_pause_resume_and_cancel_on_prefects_pages_do_the_same(
         assert watch.command == command
 
     watches: list[Any] = []
-    open_watch, take = flows.prefect_watch.PrefectWatch.__init__, flows.phase_runner.PhaseTelemetry.take
+    open_watch, take = (
+        flows.training.prefect_watch.PrefectWatch.__init__,
+        flows.training.runner.PhaseTelemetry.take,
+    )
 
     def opened(watch: Any, *arguments: Any) -> None:
         watches.append(watch)
@@ -175,10 +178,10 @@ def test_pause_resume_and_cancel_on_prefects_pages_do_the_same(
         if type(event).__name__ in ("OuterStepDone", "Paused"):
             press(watches[0], event.outer_step)
 
-    monkeypatch.setattr(flows.prefect_watch, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(flows.phase_runner, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(flows.prefect_watch.PrefectWatch, "__init__", opened)
-    monkeypatch.setattr(flows.phase_runner.PhaseTelemetry, "take", taken)
+    monkeypatch.setattr(flows.training.prefect_watch, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(flows.training.runner, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(flows.training.prefect_watch.PrefectWatch, "__init__", opened)
+    monkeypatch.setattr(flows.training.runner.PhaseTelemetry, "take", taken)
     answer = keirin("train", "--phase", "first", "--mode", mode, "--outer-steps", 12)
     assert answer.code != 0
     assert "was told to stop at outer step 2 of 12; its checkpoint is stored" in answer.error
@@ -199,13 +202,13 @@ def test_a_server_that_is_gone_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> 
             self.asked += 1
             raise ConnectionError("gone")
 
-    monkeypatch.setattr(flows.prefect_watch, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(flows.training.prefect_watch, "POLL_SECONDS", 0.001)
     gone: Any = Gone()
-    watch = flows.prefect_watch.PrefectWatch(gone, [uuid4()])
+    watch = flows.training.prefect_watch.PrefectWatch(gone, [uuid4()])
     watch.command = "pause"
     time.sleep(0.05)
     assert watch.command == "pause"  # for a while it may be back
-    monkeypatch.setattr(flows.prefect_watch, "LOST_SECONDS", 0.0)
+    monkeypatch.setattr(flows.training.prefect_watch, "LOST_SECONDS", 0.0)
     deadline = time.monotonic() + 10
     while watch.command == "pause" and time.monotonic() < deadline:
         time.sleep(0.001)

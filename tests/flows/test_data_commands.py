@@ -15,11 +15,11 @@ from dataset_files import cifar_record, images, write_mnist
 from PIL import Image
 from typer.testing import CliRunner
 
-import flows.show  # noqa: F401 - Prefect keeps the streams that it is imported with: not a runner's
+import flows.commands.show  # noqa: F401 - Prefect keeps the streams that it is imported with: not a runner's
 from flows.cli import app
-from flows.cli_errors import guarded
-from flows.data_display import decode, rows
-from flows.data_preparation import image_request, prepare
+from flows.commands.data_display import decode, rows
+from flows.commands.data_preparation import image_request, prepare
+from flows.commands.errors import guarded
 from lopt.types import SPLITS
 from storage.datasets import WorkspaceReader
 from storage.datasets_hub import HUB

@@ -14,9 +14,9 @@ from curriculum.curves import CurveBatch
 from curriculum.evaluation import EvaluationConfig
 from curriculum.phases import get_phase
 from curriculum.training_domain import domain_of
-from flows.evaluation_curves import TRIALS_PER_UNIT, _joined, hyperparameters, plan_baselines
-from flows.evaluation_report import build_report, build_summary
-from flows.export_curves import export_curves
+from flows.evaluation.curves import TRIALS_PER_UNIT, _joined, hyperparameters, plan_baselines
+from flows.evaluation.export import export_curves
+from flows.evaluation.report import build_report, build_summary
 from flows.reporting import ReportData, render_html
 from flows.reporting.data import MachineReport
 from flows.reporting.table_views import table_views

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import flows.fit_runtime_model
-import flows.runtime_models
+import flows.run_times.models
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA
 from flows.parameters import (
@@ -133,7 +133,7 @@ def story(
         patch.setitem(EVALUATION_SETS, "indistribution_demo", (evaluation_task("like", 4),))
         quick = functools.partial(fit, num_folds=2)
         patch.setattr(flows.fit_runtime_model, "fit", quick)
-        patch.setattr(flows.runtime_models, "reference_timings", lambda: few_reference_timings)
+        patch.setattr(flows.run_times.models, "reference_timings", lambda: few_reference_timings)
         story = Story(home, open_session)
         prepare_timings(open_session())
         for name in STEPS:

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import flows.evaluation_curves
+import flows.evaluation.curves
 from curriculum.curves import CurveBatch, CurveUnit
 from flows.evaluate import run_evaluation
-from flows.evaluation_records import find_evaluation
+from flows.evaluation.records import find_evaluation
 from flows.follow import NICENESS, run_following
-from flows.followed_run import OWNER, find_run, is_complete
+from flows.following.followed_run import OWNER, find_run, is_complete
 from flows.optimizer_reference import initial_theta, resolve_optimizer
 from flows.parameters import EvaluateParameters, FollowParameters
 from flows.progress import Reporter
-from flows.promotion_history import read_history
+from flows.promotion.history import read_history
 from flows.report_data import collect
 from flows.reporting import TrackReport, render_html
 from flows.session import Session
@@ -67,7 +67,7 @@ def made_up_curves(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.evaluation_curves, "curve_unit", made_up_curves)
+    monkeypatch.setattr(flows.evaluation.curves, "curve_unit", made_up_curves)
 
 
 @pytest.fixture

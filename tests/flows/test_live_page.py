@@ -18,14 +18,14 @@ from rich.console import Console
 from curriculum.phase import Phase
 from curriculum.telemetry import StepTelemetry
 from curriculum.unit_cost import UnitCost
-from flows.live_page import WRITE_SECONDS, LivePage, live_page
-from flows.phase_telemetry import RATE_SECONDS, InnerRate, buckets, recent
+from flows.commands.status import show_status
 from flows.reporting.live_data import LiveEvent, LiveReport, LiveTask, Recent
 from flows.reporting.live_page import MAX_TASKS, render_live
 from flows.reporting.series import Series
 from flows.reporting.small_svg import Line, Scale, bar_plot, line_plot, spark_line
 from flows.settings import RuntimeSettings
-from flows.status import show_status
+from flows.training.live_page import WRITE_SECONDS, LivePage, live_page
+from flows.training.telemetry import RATE_SECONDS, InnerRate, buckets, recent
 from storage.mlflow_client import query
 from storage.workspace import Workspace
 
@@ -201,9 +201,9 @@ def test_a_run_leaves_its_page_and_every_value_in_mlflow(
     keirin: Callable[..., Any], tiny: tuple[Phase, ...], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped by an error half-way and gone on with: one page, one record, counts that are true."""
-    import flows.phase_runner
+    import flows.training.runner
 
-    take, broken = flows.phase_runner.PhaseTelemetry.take, [True]
+    take, broken = flows.training.runner.PhaseTelemetry.take, [True]
 
     def failing(telemetry: Any, event: Any) -> None:
         take(telemetry, event)
@@ -211,7 +211,7 @@ def test_a_run_leaves_its_page_and_every_value_in_mlflow(
             broken.clear()
             raise OSError("for a test")
 
-    monkeypatch.setattr(flows.phase_runner.PhaseTelemetry, "take", failing)
+    monkeypatch.setattr(flows.training.runner.PhaseTelemetry, "take", failing)
     assert keirin("train", "--phase", "first", "--outer-steps", 6).code != 0
     (page,) = (workspace.reports / "live").glob("*.html")
     assert 'class="state failed"' in page.read_text()

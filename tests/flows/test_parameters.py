@@ -5,8 +5,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows import parameters
-from flows.deploy import WORK_POOL, deployment_file
 from flows.parameters import EvaluateParameters, Parameters, SampleParameters, TrainParameters
+from flows.servers.deploy import WORK_POOL, deployment_file
 
 MODELS = sorted(Parameters.__subclasses__(), key=lambda model: model.__name__)
 

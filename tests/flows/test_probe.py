@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import flows.probe
 from curriculum.probes import PROBES, Panel, ProbeResult, Series
 from flows.cli import app
-from flows.cli_errors import exit_code, message
+from flows.commands.errors import exit_code, message
 from flows.parameters import ProbeParameters
 from flows.probe import probe_page, run_probes
 from flows.probe_subject import resolve_subject, subject_fingerprint

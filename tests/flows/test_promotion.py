@@ -21,19 +21,19 @@ from curriculum.gates import GATES
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA
 from flows.artifacts import ArtifactSpec
-from flows.champion_decision import consider
-from flows.evaluation_records import EvaluationRecord, find_evaluation, record_evaluation
-from flows.gate_files import read_gate
+from flows.evaluation.records import EvaluationRecord, find_evaluation, record_evaluation
 from flows.optimizer_reference import initial_theta, resolve_optimizer
 from flows.parameters import PromoteParameters, RollbackParameters, TrainParameters
-from flows.phase_plan import plan_phase
 from flows.progress import Reporter
 from flows.promote import run_promotion
-from flows.promotion_history import PromotionEvent, read_history
+from flows.promotion.decision import consider
+from flows.promotion.gate_files import read_gate
+from flows.promotion.history import PromotionEvent, read_history
 from flows.record import recall
 from flows.rollback import run_rollback
 from flows.session import Session
 from flows.settings import RuntimeSettings
+from flows.training.plan import plan_phase
 from lopt.architectures import ARCHITECTURES
 from lopt.config import derive
 from storage.checkpoints import CheckpointStore
@@ -257,15 +257,15 @@ def test_a_champion_that_was_moved_meanwhile_is_not_overwritten(
 ) -> None:
     """MLflow's pages know nothing of the lock: version 3 becomes champion while version 2 is decided on."""
     promote(session, 1)
-    import flows.champion_decision
+    import flows.promotion.decision
 
-    decide = flows.champion_decision.decide
+    decide = flows.promotion.decision.decide
 
     def slow(*arguments: Any) -> Any:
         session.registry.set_alias(MODEL, "champion", 3)
         return decide(*arguments)
 
-    monkeypatch.setattr(flows.champion_decision, "decide", slow)
+    monkeypatch.setattr(flows.promotion.decision, "decide", slow)
     with pytest.raises(AliasMovedError, match="Decide again"):
         promote(session, 2)
     assert champion(session) == 3
@@ -277,9 +277,9 @@ CHILD = """
 import os, pathlib, signal, sys, time
 home, version, mode = sys.argv[1:]
 from rich.console import Console
-import flows.champion_decision as decision
-from flows.evaluation_records import find_evaluation
-from flows.gate_files import read_gate
+import flows.promotion.decision as decision
+from flows.evaluation.records import find_evaluation
+from flows.promotion.gate_files import read_gate
 from flows.optimizer_reference import resolve_optimizer
 from flows.progress import Reporter
 from flows.session import Session

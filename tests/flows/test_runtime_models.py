@@ -11,16 +11,16 @@ import pytest
 from rich.console import Console
 
 import flows.fit_runtime_model
-import flows.runtime_models
+import flows.run_times.models
 from flows.errors import StepIncompleteError
 from flows.fit_runtime_model import run_fit
 from flows.parameters import FitParameters, SampleParameters, TimeParameters
 from flows.progress import Reporter
-from flows.runtime_models import load_runtime_model, registered_name
+from flows.run_times.models import load_runtime_model, registered_name
+from flows.run_times.stored import newest_machine, of_machine, read_timings
 from flows.sample_tasks import draw
 from flows.session import Session
 from flows.settings import RuntimeSettings
-from flows.stored_timings import newest_machine, of_machine, read_timings
 from flows.time_tasks import configs_to_time
 from lopt.config import derive
 from runtime_model.fitting import fit
@@ -42,8 +42,8 @@ def session(
     monkeypatch: pytest.MonkeyPatch,
     few_reference_timings: tuple[StepTiming, ...],
 ) -> Session:
-    monkeypatch.setattr(flows.runtime_models, "reference_timings", lambda: few_reference_timings)
-    monkeypatch.setattr(flows.runtime_models, "fit", functools.partial(fit, num_folds=2))
+    monkeypatch.setattr(flows.run_times.models, "reference_timings", lambda: few_reference_timings)
+    monkeypatch.setattr(flows.run_times.models, "fit", functools.partial(fit, num_folds=2))
     monkeypatch.setattr(flows.fit_runtime_model, "fit", functools.partial(fit, num_folds=2))
     console = Console(file=said, width=400)
     return Session(RuntimeSettings(home=tmp_path / "home"), Reporter(console))

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from flows.settings import RuntimeSettings
-from flows.worker_environment import apply_worker_environment, worker_environment
+from flows.workers.environment import apply_worker_environment, worker_environment
 
 
 def test_options_win_over_variables_and_variables_over_defaults() -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import lifeline
 from flows.errors import PortTakenError, ServiceFailedError
-from flows.prefect_env import apply_prefect_environment, free_port, prefect_environment
-from flows.running_services import (
+from flows.servers import lifeline
+from flows.servers.prefect_env import apply_prefect_environment, free_port, prefect_environment
+from flows.servers.running_services import (
     SERVICES_FILE,
     RunningServices,
     read_services,
@@ -25,8 +25,8 @@ from flows.running_services import (
     started_at,
     write_services,
 )
-from flows.services import Ports, Service, prefect_server, require_free_port
-from flows.supervisor import Supervisor
+from flows.servers.services import Ports, Service, prefect_server, require_free_port
+from flows.servers.supervisor import Supervisor
 
 # Starts a child in a session of its own, writes both process ids, and sleeps.
 _PARENT = """
@@ -66,7 +66,7 @@ def test_letting_go_of_a_lifeline_ends_the_command_and_its_descendants(tmp_path:
 
 def test_a_command_does_not_outlive_a_starter_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from flows import lifeline\n"
+        "import sys, time; from flows.servers import lifeline\n"
         f"lifeline.start([sys.executable, '-c', {_PARENT!r}, {str(tmp_path / 'pids')!r}], grace=0.5)\n"
         "time.sleep(60)"
     )

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.timing_process import TimingProcess
-from flows.units import time_unit
+from flows.run_times.process import TimingProcess
+from flows.workers.units import time_unit
 from task_generator.datasets.prepared import DatasetNotPreparedError
 from task_generator.task_config import TaskConfig, parse_task_config
 

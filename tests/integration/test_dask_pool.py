@@ -15,10 +15,10 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from flows.dask_cluster import start_cluster, worker_pids
-from flows.dask_pool import DaskWorkerPool
 from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
 from flows.settings import RuntimeSettings
+from flows.workers.cluster import start_cluster, worker_pids
+from flows.workers.pool import DaskWorkerPool
 from tests.support.dask_processes import scheduler_process
 
 EIGHT = [(number,) for number in range(8)]

@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from curriculum.phase import Mode, Phase, ThetaOptimizerConfig
-from flows.phase_history import PhaseHistory
 from flows.settings import RuntimeSettings
-from flows.worker_environment import worker_environment
+from flows.training.history import PhaseHistory
+from flows.workers.environment import worker_environment
 from lopt.estimators.full_es import FullEsConfig
 from runtime_model.rejection import ProblemSizeThresholds
 from storage.checkpoint_reading import locate, verify
@@ -102,7 +102,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rich.console import Console
 
     import flows.fit_runtime_model as step
-    import flows.runtime_models as models
+    import flows.run_times.models as models
     from flows.parameters import FitParameters, SampleParameters
     from flows.progress import Reporter
     from flows.sample_tasks import draw

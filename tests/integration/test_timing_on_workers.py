@@ -44,7 +44,7 @@ def test_workers_that_are_killed_while_they_time(
     marker = str(tmp_path / "died")
 
     def deadly_unit(config_json: str, settings: Any, max_seconds: float, max_bytes: int) -> Any:
-        from flows.units import time_unit  # in the worker
+        from flows.workers.units import time_unit  # in the worker
 
         if config_json == always or (config_json == once and not os.path.exists(marker)):
             open(marker, "w").close()

@@ -19,10 +19,10 @@ from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import meta_train
 from curriculum.phase import Phase, ThetaOptimizerConfig
 from curriculum.worker import WorkerPool
-from flows.dask_cluster import worker_pids
-from flows.dask_pool import DaskWorkerPool
 from flows.errors import SchedulerUnreachableError
 from flows.settings import RuntimeSettings
+from flows.workers.cluster import worker_pids
+from flows.workers.pool import DaskWorkerPool
 from lopt.architectures import ARCHITECTURES
 from lopt.config import derive
 from lopt.estimators.full_es import FullEsConfig

@@ -1,0 +1,134 @@
+"""`keirin evaluate`, `keirin baselines`, `keirin curves`: comparing optimizers, and the curves that it rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import (
+    Debug,
+    EvaluationSets,
+    Home,
+    Horizon,
+    MemoryLimit,
+    NumSeeds,
+    Scheduler,
+    Workers,
+)
+from flows.commands.running import run_step, settings_from
+
+curves_app = typer.Typer(
+    name="curves",
+    help="Look at the stored learning curves, each of which is computed once.\n\n"
+    "Example: keirin curves export curves.parquet",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        help="What to compare with: quick, lr15, shampoo, extended, modern, free, nadamw10, nadamw100, "
+        "nadamw1000, optlist10, adam8p100, or a baseline's name; may be repeated \\[quick].",
+    ),
+]
+Normalizer = Annotated[
+    str | None,
+    typer.Option(help="Whose time counts: adam (tuned), or extended: the best of four \\[adam]."),
+]
+NormalizerFactor = Annotated[
+    int | None,
+    typer.Option(help="The normaliser runs this many times longer: the largest speed-up to be seen \\[5]."),
+]
+
+
+def evaluate(
+    optimizer: Annotated[
+        str | None, typer.Argument(help="Alias, models:/NAME/VERSION or a checkpoint's folder \\[candidate].")
+    ] = None,
+    evaluation_sets: EvaluationSets = None,
+    baselines: Budgets = None,
+    normalizer: Normalizer = None,
+    normalizer_factor: NormalizerFactor = None,
+    horizon: Horizon = None,
+    num_seeds: NumSeeds = None,
+    clock: Annotated[
+        bool | None,
+        typer.Option(
+            "--clock/--no-clock", help="Time single steps too, for speed-ups by the clock \\[clock]."
+        ),
+    ] = None,
+    home: Home = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Compare a learned optimizer with baselines that are tuned per task, on tasks it was not trained on.
+
+    Curves are stored, and no curve is computed twice: another checkpoint costs only its own.
+
+    Example: keirin evaluate champion --set embedded24 --budget lr15 --budget free --horizon 2000
+    """
+    values = {
+        "optimizer": optimizer,
+        "evaluation_sets": evaluation_sets or None,
+        "baselines": baselines or None,
+        "normalizer": normalizer,
+        "normalizer_factor": normalizer_factor,
+        "horizon": horizon,
+        "num_seeds": num_seeds,
+        "clock": clock,
+    }
+    settings = settings_from(home, scheduler, workers, memory_limit)
+    run_step("flows.evaluate.evaluate", "EvaluateParameters", values, settings, debug)
+
+
+def baselines(
+    evaluation_sets: EvaluationSets = None,
+    budgets: Budgets = None,
+    normalizer: Normalizer = None,
+    normalizer_factor: NormalizerFactor = None,
+    horizon: Horizon = None,
+    num_seeds: NumSeeds = None,
+    home: Home = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    debug: Debug = False,
+) -> None:
+    """Compute the baselines' curves once, for every later evaluation on these tasks.
+
+    Many trials of one optimizer on one task train together, in one compiled program.
+
+    Example: keirin baselines --set embedded24 --budget lr15 --budget nadamw100
+    """
+    values = {
+        "evaluation_sets": evaluation_sets or None,
+        "baselines": budgets or None,
+        "normalizer": normalizer,
+        "normalizer_factor": normalizer_factor,
+        "horizon": horizon,
+        "num_seeds": num_seeds,
+    }
+    settings = settings_from(home, scheduler, workers, memory_limit)
+    run_step("flows.baselines.compute_baselines", "BaselinesParameters", values, settings, debug)
+
+
+@curves_app.command("export")
+def export(
+    path: Annotated[Path, typer.Argument(help="File to write: .parquet.")],
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Write every stored curve to one parquet file: a row per curve, for pandas, DuckDB or Polars.
+
+    Example: keirin curves export curves.parquet
+    """
+    from flows.evaluation.export import export_curves
+
+    del debug
+    typer.echo(export_curves(settings_from(home).home, path))

@@ -1,0 +1,1 @@
+"""Evaluating a training run's checkpoints as they appear."""

@@ -1,0 +1,1 @@
+"""Step 6: deciding on the champion, and the record of every decision."""

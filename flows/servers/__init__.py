@@ -1,0 +1,1 @@
+"""`keirin up`, and every server that keirin starts."""

@@ -1,0 +1,1 @@
+"""Step 4: running one phase, following it, changing it."""

@@ -1,0 +1,74 @@
+"""Units of work that workers run, besides those of `curriculum`: importable, light, and pure but for clocks.
+
+Each compiles a program that is not needed again. Compiled programs and what compiling them took would stay in the
+worker for ever, a gigabyte after fifty of them, so both are given back when the unit ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from curriculum.curves import CurveBatch, CurveUnit, run_curve_unit
+from curriculum.step_cost import CostUnit, run_cost_unit
+from flows.run_times.process import TimingProcess
+from lopt.config import derive
+from runtime_model.machine import load_average, this_machine
+from runtime_model.timing import unmeasured
+from task_generator.task_config import TaskConfig
+
+_TIMING = TimingProcess(max_seconds=60.0, max_process_bytes=4 << 30)
+"""One per worker; started by the first configuration."""
+
+
+def time_unit(
+    config_json: str, settings: dict[str, Any], max_seconds: float, max_process_bytes: int
+) -> dict[str, Any]:
+    """Times one configuration in a process beside this worker; failures are part of the record."""
+    _TIMING.max_seconds, _TIMING.max_process_bytes = max_seconds, max_process_bytes
+    record = _TIMING.measure(config_json, settings)
+    if "config_json" in record:
+        return record
+    return killed_timing(config_json, record["reason"])
+
+
+def machine_unit() -> dict[str, Any]:
+    """Returns what this worker runs on."""
+    return this_machine().model_dump(mode="json")
+
+
+def curve_unit(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
+    """Computes one unit's learning curves on this worker."""
+    try:
+        return run_curve_unit(unit, settings)
+    finally:
+        release_memory()
+
+
+def cost_unit(unit: CostUnit, settings: Sequence[Any]) -> tuple[float, ...]:
+    """Times one step of every optimizer on one task."""
+    try:
+        return run_cost_unit(unit, settings)
+    finally:
+        release_memory()
+
+
+def release_memory() -> None:
+    """Drops compiled programs and gives freed memory back to the system."""
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def killed_timing(config_json: str, reason: str) -> dict[str, Any]:
+    """Returns the record of a configuration that took its process or its workers down."""
+    timing = unmeasured(TaskConfig.model_validate_json(config_json), reason)
+    return derive(timing, machine=this_machine().model_dump(), load=load_average()).model_dump(mode="json")
