@@ -10,6 +10,8 @@ import typer
 from flows.commands.data import data_app
 from flows.commands.evaluation import baselines, curves_app, evaluate
 from flows.commands.options import (
+    Architecture,
+    ArchitectureConfig,
     Count,
     Curriculum,
     Debug,
@@ -71,6 +73,8 @@ def run(
     distribution: Distribution = None,
     count: Count = None,
     curriculum: Curriculum = None,
+    architecture: Architecture = None,
+    architecture_config: ArchitectureConfig = None,
     seed: Seed = None,
     outer_steps: OuterSteps = None,
     horizon: Horizon = None,
@@ -89,6 +93,8 @@ def run(
         "distribution": distribution,
         "count": count,
         "curriculum": curriculum,
+        "architecture": architecture,
+        "architecture_config": architecture_config,
         "seed": seed,
         "outer_steps": outer_steps,
         "horizon": horizon,
@@ -211,9 +217,8 @@ def train(
     phase: Annotated[
         str | None, typer.Option(help="Name of the phase, or next: the first that is not complete \\[next].")
     ] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="The learned optimizer to train: pacer, velo, celo2, … \\[pacer].")
-    ] = None,
+    architecture: Architecture = None,
+    architecture_config: ArchitectureConfig = None,
     seed: Seed = None,
     outer_steps: OuterSteps = None,
     learning_rate: Annotated[
@@ -239,6 +244,7 @@ def train(
         "curriculum": curriculum,
         "phase": phase,
         "architecture": architecture,
+        "architecture_config": architecture_config,
         "seed": seed,
         "outer_steps": outer_steps,
         "learning_rate": learning_rate,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -27,8 +27,10 @@ from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
 from curriculum.probes import PROBES
 from flows.promotion.gate_files import GATE_HELP, read_gate
+from flows.training.architecture_config import EXAMPLE, read_architecture
 from lopt.architectures import ARCHITECTURES
 from lopt.baselines import BASELINES
+from lopt.contract import ArchitectureConfig
 from lopt.registry import UnknownNameError, lookup
 from runtime_model.update_program import NO_UPDATE, UPDATES
 from task_generator.evaluation_set import EVALUATION_SETS
@@ -142,7 +144,28 @@ class FitParameters(Parameters):
     )
 
 
-class TrainParameters(Parameters):
+class ArchitectureParameters(Parameters):
+    """Which learned optimizer, and how large."""
+
+    architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
+    architecture_config: str = Field(
+        "{}",
+        description=f"Sizes and constants that are not its defaults, as JSON: {EXAMPLE} makes velo small.",
+    )
+
+    @field_validator("architecture_config")
+    @classmethod
+    def _config_fits(cls, fields: str, info: ValidationInfo) -> str:
+        if "architecture" in info.data:  # else that field says what is wrong
+            read_architecture(info.data["architecture"], fields)
+        return fields
+
+    def optimizer(self) -> ArchitectureConfig:
+        """Returns the whole configuration."""
+        return read_architecture(self.architecture, self.architecture_config)
+
+
+class TrainParameters(ArchitectureParameters):
     """Which phase of which curriculum to meta-train, from where, and for how long."""
 
     curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
@@ -151,7 +174,6 @@ class TrainParameters(Parameters):
         min_length=1,
         description=f"next: the first phase that is not complete. Or its name: {', '.join(PHASES)}.",
     )
-    architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
     seed: Seed = Field(
         0, description="Decides the tasks, the perturbations and the data of every outer step."
     )
@@ -293,7 +315,7 @@ class ReportParameters(Parameters):
     title: str = Field("keirin run", min_length=1, max_length=100, description="Heading of the page.")
 
 
-class PipelineParameters(Parameters):
+class PipelineParameters(ArchitectureParameters):
     """The whole story: sample, time, fit, every phase, evaluate, promote, report."""
 
     distribution: DistributionName = Field(
@@ -301,7 +323,6 @@ class PipelineParameters(Parameters):
     )
     count: int = Field(60, ge=10, le=100_000, description="How many configurations to time.")
     curriculum: CurriculumName = Field("demo", description="The sequence of phases.")
-    architecture: ArchitectureName = Field("pacer", description="The learned optimizer to train.")
     seed: Seed = Field(0, description="Decides everything that is drawn.")
     outer_steps: int | None = Field(
         None, ge=1, le=10_000_000, description="Outer steps of every phase. None: as many as each phase says."

@@ -50,6 +50,7 @@ def pipeline(parameters: PipelineParameters = PipelineParameters()) -> dict[str,
                         curriculum=parameters.curriculum,
                         phase=phase.name,
                         architecture=parameters.architecture,
+                        architecture_config=parameters.architecture_config,
                         seed=parameters.seed,
                         outer_steps=parameters.outer_steps,
                     )

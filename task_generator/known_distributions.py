@@ -23,8 +23,9 @@ from lopt.registry import lookup
 from task_generator.augmentations import ReparametrizeConfig
 from task_generator.datasets.images import EMBEDDED_IMAGES
 from task_generator.datasets.text import EMBEDDED_TEXTS
-from task_generator.families import FAMILIES
+from task_generator.families import FAMILIES, ConvConfig, MlpConfig
 from task_generator.sampling import Mixture, TaskDistribution, TimeBudget
+from task_generator.task_config import TaskConfig
 
 EMBEDDED = (*EMBEDDED_IMAGES, *EMBEDDED_TEXTS)
 PUBLIC_IMAGE_NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet16")
@@ -104,6 +105,21 @@ CELO2 = TaskDistribution(
     always=(ReparametrizeConfig(level="global", low=0.001, high=1000.0),),
 )
 
+FOUR_SMALL = TaskDistribution(
+    name="four_small",
+    tasks=tuple(
+        TaskConfig(
+            family=kind(**sizes, dataset=dataset, image_size=8, activation="relu", initializer="normal")
+        )
+        for dataset in EMBEDDED_IMAGES
+        for kind, sizes in (
+            (MlpConfig, {"hidden_size": 32, "num_layers": 1, "batch_size": 128}),
+            (ConvConfig, {"hidden_size": 8, "num_layers": 2, "num_stride_2_layers": 1, "batch_size": 32}),
+        )
+    ),
+)
+"""The same four tasks on every machine, with any run-time model and seed: to compare meta-training by."""
+
 WICHROWSKA = TaskDistribution(
     name="wichrowska",
     families=uniform(
@@ -164,6 +180,7 @@ DISTRIBUTIONS: dict[str, TaskDistribution] = {
         PHASE_ONE,
         PHASE_TWO,
         CELO2,
+        FOUR_SMALL,
         LHOPT,
         WICHROWSKA,
         METZ2018,

@@ -41,6 +41,11 @@ class TaskDistribution(FrozenConfig):
     """A distribution over task configurations, as data."""
 
     name: str
+    tasks: tuple[TaskConfig, ...] = Field(
+        (),
+        exclude_if=lambda tasks: not tasks,  # fingerprints of distributions without are what they were
+        description="Whole configurations, equally likely, instead of families and all that follows.",
+    )
     families: Mixture = Field((), description="Family names and weights; left out where there are budgets.")
     budgets: tuple[TimeBudget, ...] = Field((), description="Time budgets, each with its own mixture.")
     datasets: tuple[str, ...] = Field(
@@ -59,8 +64,14 @@ class TaskDistribution(FrozenConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if bool(self.families) == bool(self.budgets):
-            raise ValueError("give either `families` or `budgets`, which have families of their own")
+        if sum(map(bool, (self.tasks, self.families, self.budgets))) != 1:
+            raise ValueError(
+                "give either `tasks` or `families` or `budgets`, which have families of their own"
+            )
+        if self.tasks:
+            others = set(type(self).model_fields) - {"name", "tasks"}
+            if unread := sorted(name for name in others if getattr(self, name)):
+                raise ValueError(f"`tasks` are whole configurations: {', '.join(unread)} would not be read")
         if self.budgets:
             check_weights(tuple(b.probability for b in self.budgets), count=len(self.budgets))
         for mixture in self.mixtures():
@@ -80,6 +91,8 @@ class TaskDistribution(FrozenConfig):
 
     def mixtures(self) -> tuple[Mixture, ...]:
         """Returns every mixture of families that can be drawn from."""
+        if self.tasks:
+            return ()
         return tuple(budget.families for budget in self.budgets) or (self.families,)
 
     def mixture(self, seconds: float) -> Mixture:
@@ -138,6 +151,8 @@ class TaskDistribution(FrozenConfig):
 
         An override of a dynamic choice counts as sampled if the dynamic prior could have drawn its value.
         """
+        if self.tasks:
+            return config in self.tasks
         family = config.family.family
         if not any(name == family and weight > 0 for mixture in self.mixtures() for name, weight in mixture):
             return False
@@ -180,6 +195,8 @@ def sample_task_config(
     Raises:
       RuntimeError: If nothing valid came in `MAX_REDRAWS` draws: the priors contradict the fields' checks.
     """
+    if distribution.tasks:
+        return distribution.tasks[int(rng.integers(len(distribution.tasks)))]
     mixture = distribution.draw_mixture(rng) if seconds is None else distribution.mixture(seconds)
     names, weights = zip(*mixture, strict=True)
     error: ValidationError | None = None

@@ -41,6 +41,17 @@ Distribution = Annotated[
 Count = Annotated[int | None, typer.Option("--count", help="How many task configurations [60].")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same result [0].")]
 Curriculum = Annotated[str | None, typer.Option("--curriculum", help="The sequence of phases \\[demo].")]
+Architecture = Annotated[
+    str | None,
+    typer.Option("--architecture", help="The learned optimizer to train: pacer, velo, celo2, … \\[pacer]."),
+]
+ArchitectureConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--architecture-config",
+        help='Its sizes that are not the defaults, as JSON: {"lstm_hidden_size": 32, "mlp_bank_size": 8}.',
+    ),
+]
 OuterSteps = Annotated[
     int | None, typer.Option("--outer-steps", help="Outer steps of a phase \\[as the phase says].")
 ]

@@ -27,7 +27,6 @@ from flows.optimizer_reference import initial_theta, optimizer_fingerprint, read
 from flows.parameters import NEXT_PHASE, TrainParameters
 from flows.run_times.models import load_runtime_model
 from flows.session import Session
-from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig, derive
 from lopt.registry import lookup
 from lopt.types import Theta
@@ -100,7 +99,7 @@ def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
 
 
 def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhasePlan:
-    optimizer = ARCHITECTURES[parameters.architecture].model_validate({})
+    optimizer = parameters.optimizer()
     start = _start(phase, optimizer, parameters.seed, session.registry)
     model_fingerprint, model = load_runtime_model(session)
     spec = ArtifactSpec(

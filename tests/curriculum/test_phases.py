@@ -10,7 +10,7 @@ import pytest
 
 from curriculum.curriculum import phases_by_name
 from curriculum.phase import Phase
-from curriculum.phase_tasks import sample_phase_tasks
+from curriculum.phase_tasks import draw_phase_task, sample_phase_tasks
 from curriculum.phases import CURRICULA, PHASES, get_phase
 from curriculum.schedules import learning_rate_schedule
 from lopt.config import derive
@@ -113,7 +113,7 @@ def test_distributions_of_all_phases_have_weights_that_sum_to_one() -> None:
             assert sum(weight for _, weight in mixture) == pytest.approx(1.0)
         assert sum(phase.problem_size.probabilities) == pytest.approx(1.0)
         with pytest.raises(ValueError, match="sum to 1"):
-            derive(distribution, families=(("mlp", 0.5), ("conv", 0.6)), budgets=())
+            derive(distribution, tasks=(), families=(("mlp", 0.5), ("conv", 0.6)), budgets=())
 
 
 def test_starts_must_exist_come_before_and_make_no_circle() -> None:
@@ -174,6 +174,16 @@ def test_tasks_obey_thresholds_and_sizes_and_depend_on_the_seed() -> None:
     assert sample_phase_tasks(phase, by_flops, seed=3) == tasks != sample_phase_tasks(phase, by_flops, seed=4)
     fewer = derive(phase, num_static_configs=2)
     assert sample_phase_tasks(fewer, by_flops, seed=3) == tasks[:2]
+
+
+def test_whole_tasks_are_taken_in_turn_and_not_asked_what_they_cost() -> None:
+    def ask(_: Sequence[TaskConfig]) -> Prediction:
+        raise AssertionError
+
+    phase = get_phase("four_small_tasks")
+    four = get_distribution("four_small").tasks
+    assert sample_phase_tasks(phase, ask, seed=5) == four
+    assert draw_phase_task(phase, ask, seed=5, index=6) == four[2]
 
 
 def test_validity_alone_can_refuse_everything() -> None:

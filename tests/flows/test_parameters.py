@@ -7,8 +7,15 @@ from pydantic import BaseModel, ValidationError
 from flows import parameters
 from flows.parameters import EvaluateParameters, Parameters, SampleParameters, TrainParameters
 from flows.servers.deploy import WORK_POOL, deployment_file
+from lopt.architectures import ARCHITECTURES
 
-MODELS = sorted(Parameters.__subclasses__(), key=lambda model: model.__name__)
+
+def subclasses(model: type[BaseModel]) -> set[type[BaseModel]]:
+    direct = set(model.__subclasses__())
+    return direct.union(*map(subclasses, direct))
+
+
+MODELS = sorted(subclasses(Parameters), key=lambda model: model.__name__)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
@@ -31,6 +38,18 @@ def test_names_are_choices_in_the_form() -> None:
     [
         (SampleParameters, {"distribution": "dem"}, "Did you mean 'demo'"),
         (TrainParameters, {"architecture": "pacr"}, "Did you mean 'pacer'"),
+        (TrainParameters, {"architecture_config": "[1]"}, r"such as .*\[1\].*an object"),
+        (
+            TrainParameters,
+            {"architecture": "velo", "architecture_config": '{"lstm_hiden_size": 3}'},
+            "Did you",
+        ),
+        (
+            TrainParameters,
+            {"architecture": "velo", "architecture_config": '{"lstm_hidden_size": 0}'},
+            "than or",
+        ),
+        (TrainParameters, {"architecture_config": '{"architecture": "velo"}'}, "unknown field of pacer"),
         (EvaluateParameters, {"evaluation_sets": ["heldout"]}, "Did you mean 'heldout_demo'"),
         (SampleParameters, {"count": 0}, "greater than or equal to 1"),
         (TrainParameters, {"learning_rate": 0.0}, "greater than 0"),
@@ -42,6 +61,13 @@ def test_what_cannot_be_is_refused_with_a_hint(
 ) -> None:
     with pytest.raises(ValidationError, match=said):
         model.model_validate(values)
+
+
+def test_an_architecture_has_the_sizes_that_it_is_given() -> None:
+    sizes = '{"lstm_hidden_size": 32, "mlp_bank_size": 8}'
+    small = TrainParameters(architecture="velo", architecture_config=sizes).optimizer()
+    assert small == ARCHITECTURES["velo"].model_validate({"lstm_hidden_size": 32, "mlp_bank_size": 8})
+    assert TrainParameters(architecture="velo").optimizer() == ARCHITECTURES["velo"].model_validate({})
 
 
 def test_a_name_is_an_ordinary_string_in_names_of_runs() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from lopt.config import derive
 from task_generator import DISTRIBUTIONS, sample_task_config, sample_task_configs
+from task_generator.augmentations import ReparametrizeConfig
 from task_generator.families import FAMILIES
 from task_generator.known_distributions import LARGE, SMALL
 from task_generator.sampling import TaskDistribution
@@ -98,5 +99,15 @@ def test_a_distribution_needs_data_for_its_families() -> None:
 
 
 def test_families_and_budgets_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="either `families` or `budgets`"):
+    with pytest.raises(ValueError, match="either `tasks` or `families` or `budgets`"):
         derive(DISTRIBUTIONS["phase_one"], families=(("mlp", 1.0),))
+
+
+def test_whole_tasks_are_all_that_is_drawn() -> None:
+    four = DISTRIBUTIONS["four_small"]
+    assert set(sample_task_configs(four, seed=0, count=60)) == set(four.tasks)
+    assert all(four.could_sample(task) for task in four.tasks)
+    scaled = derive(four.tasks[0], augmentations=(ReparametrizeConfig(level="global", low=0.1, high=10.0),))
+    assert not four.could_sample(scaled)
+    with pytest.raises(ValueError, match="`tasks` are whole configurations: datasets would not be read"):
+        derive(four, datasets=("digits",))
