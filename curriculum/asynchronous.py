@@ -188,7 +188,9 @@ class AsynchronousLearner:
                 self.crew.finished(sent.worker)
         for sent in known:
             if finished.failure:
-                yield from self._failed(sent.tasks, finished.failure, sent.validation)
+                yield from self._failed(
+                    sent.tasks, finished.failure, sent.validation, counts=finished.had_begun
+                )
             elif sent.validation is not None:
                 self.batch.tally.spent(finished.result.cost)
                 self.validations.take(sent.validation, sent.tasks[0], finished.result.meta_loss)
@@ -255,11 +257,12 @@ class AsynchronousLearner:
             yield Validated(done.outer_step, self.state, done.meta_loss, done.per_task, 0.0)
 
     def _failed(
-        self, tasks: Sequence[int], reason: str, validation: int | None = None
+        self, tasks: Sequence[int], reason: str, validation: int | None = None, *, counts: bool = True
     ) -> Iterator[LearnerEvent]:
+        """Gives units that failed to somebody else; `counts` says whether it may be their task's fault."""
         for task in tasks:
             self.num_failed += 1
-            if self.assignment.failed(task, reason):
+            if counts and self.assignment.failed(task, reason):
                 reasons = self.assignment.reasons(task)
                 yield TaskLeftOut(self.outer_step, self.state, self.tasks[task].label, tuple(reasons))
                 if not self.assignment.active:

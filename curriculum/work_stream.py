@@ -20,6 +20,8 @@ class Finished(NamedTuple):
     """Units that this is the result of, too: they were added up on the way."""
     is_under_way: bool = False
     """There is no result yet: it comes with others', but the worker has room for another unit."""
+    had_begun: bool = True
+    """False: its worker was lost while it waited behind another unit, so the failure says nothing about it."""
 
 
 class WorkStream(Protocol):

@@ -114,14 +114,18 @@ class DaskWorkStream:
 
     def _lost(self) -> list[Finished]:
         self._looked_at, there = time.monotonic(), set(self.workers())
-        gone = [tag for tag, (_, worker) in self._futures.items() if worker not in there]
-        for tag in gone:
+        gone = [(tag, worker) for tag, (_, worker) in self._futures.items() if worker not in there]
+        for tag, _ in gone:
             future, _ = self._futures.pop(tag)
             with contextlib.suppress(Exception):
                 future.cancel(force=True)
         if gone:
             self._scattered.clear()
-        return [Finished(tag, None, "its worker was lost") for tag in gone]
+        in_hand = {worker: tag for tag, worker in reversed(gone)}  # in the order that they were started in
+        return [
+            Finished(tag, None, "its worker was lost", had_begun=in_hand[worker] == tag)
+            for tag, worker in gone
+        ]
 
     def _sent(self, argument: Any) -> Any:
         """Returns the argument, or where workers find it if it is large."""

@@ -124,6 +124,28 @@ def test_a_failure_now_and_then_is_tried_again(phase: Phase, tiny_tasks: tuple[T
     assert steps(events)[-1].metrics["failed_units"] > 3
 
 
+def test_a_task_is_not_blamed_for_a_worker_that_was_lost_while_it_waited(
+    phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    """The first task kills every worker that it is on. The second, behind it, has done nothing wrong."""
+    first = tiny_tasks[0].canonical_json()
+
+    class Deadly(SimulatedStream):
+        def wait(self, seconds: float) -> list[Finished]:
+            (finished,) = super().wait(seconds) or (None,)
+            if finished is None or not finished.failure:
+                return [] if finished is None else [finished]
+            waiting = [tag for _, tag, _, _ in self.pending]
+            self.pending.clear()
+            lost = [Finished(tag, None, "its worker was lost", had_begun=False) for tag in waiting]
+            return [finished, *lost]
+
+    fails = lambda unit, worker: "its worker was lost" if unit.task == first else ""
+    events = run(phase, tiny_tasks, Deadly(1, fails=fails))
+    assert [e.task for e in events if isinstance(e, TaskLeftOut)] == [tiny_tasks[0].label]
+    assert steps(events)[-1].outer_step == phase.outer_steps
+
+
 def test_a_unit_that_never_ends_is_given_up(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:
     second = tiny_tasks[1].canonical_json()
     seconds = lambda unit, worker: 1e9 if unit.task == second and worker == "w1" else 1.0

@@ -15,6 +15,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
+from curriculum.work_stream import Finished
 from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
 from flows.settings import RuntimeSettings
 from flows.workers.cluster import start_cluster, worker_pids
@@ -248,6 +249,20 @@ def test_a_unit_that_never_ends_is_given_up_and_its_worker_works_again(settings:
             stream.wait(0.2)
         stream.start(stream.workers()[0], sleep_for, (0.0,), tag=2)
         assert [finished.result for finished in stream.wait(60.0)] == [0.0]
+
+
+def test_of_a_lost_worker_s_units_only_the_one_in_hand_had_begun(settings: RuntimeSettings) -> None:
+    with DaskWorkerPool.open(settings.model_copy(update={"num_workers": 1})) as pool:
+        stream = pool.stream()
+        (worker,) = stream.workers()
+        for tag in (4, 5):
+            stream.start(worker, die_always, (tag,), tag=tag)
+        finished: list[Finished] = []
+        deadline = time.monotonic() + 60
+        while len(finished) < 2 and time.monotonic() < deadline:
+            finished += stream.wait(0.5)
+        assert [(each.tag, each.had_begun) for each in finished] == [(4, True), (5, False)]
+        assert all(each.failure for each in finished)
 
 
 def test_what_units_have_in_common_is_sent_once(pool: DaskWorkerPool) -> None:
