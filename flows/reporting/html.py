@@ -21,7 +21,14 @@ from flows.reporting.table_views import table_views
 from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
 from flows.reporting.track_plots import draw_tracks, track_sentence
 from flows.reporting.training_plots import add_legend, draw_phase
-from flows.reporting.views import headline_parts, headline_totals, phase_facts, phase_sentence, task_groups
+from flows.reporting.views import (
+    headline_parts,
+    headline_totals,
+    phase_facts,
+    phase_sentence,
+    task_groups,
+    worst_rows,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -61,6 +68,7 @@ def render_html(data: ReportData) -> str:
         totals=headline_totals(data),
         num_headline_tasks=len(headline_tasks(data.evaluation)) if data.evaluation else 0,
         groups=task_groups(data),
+        worst=worst_rows(data),
         curves=_curve_plots(data.evaluation),
         legend=_legend(data.evaluation),
         cdfs=_cdf_plots(data.evaluation),

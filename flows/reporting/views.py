@@ -34,6 +34,8 @@ from flows.reporting.statistics import (
     task_speedup,
 )
 
+MAX_WORST = 5
+
 
 @dataclass(frozen=True)
 class SpeedupCell:
@@ -139,6 +141,16 @@ def task_groups(data: ReportData) -> tuple[TaskGroup, ...]:
             rows = [_task_row(evaluation, task) for task in _best_first(evaluation, tasks)]
             groups.append(TaskGroup(title, tuple(rows), _totals(evaluation, tasks)))
     return tuple(groups)
+
+
+def worst_rows(data: ReportData) -> tuple[TaskRow, ...]:
+    """Returns the tasks of the headline with the smallest speed-ups, worst first: five, or half if there are fewer."""
+    evaluation = data.evaluation
+    if evaluation is None or not compared_baselines(evaluation):
+        return ()
+    tasks = headline_tasks(evaluation)
+    worst = _best_first(evaluation, tasks)[::-1][: min(MAX_WORST, len(tasks) // 2)]
+    return tuple(_task_row(evaluation, task) for task in worst)
 
 
 def task_rows(data: ReportData) -> list[dict[str, str]]:

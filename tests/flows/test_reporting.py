@@ -47,6 +47,7 @@ from flows.reporting.statistics import (
     smoothing_window,
     summarize_speedup,
 )
+from flows.reporting.views import worst_rows
 from storage.workspace import Workspace
 
 HORIZON = 600
@@ -371,6 +372,22 @@ def test_losses_are_shown_as_clearly_as_wins(page: str) -> None:
         assert text.count(name) >= 3  # in the list, in the table, above its curve
     assert "1 of 3 seeds diverged" in text
     assert "at the edge of the grid" in text
+
+
+def test_the_worst_half_has_a_section_of_its_own_worst_first_and_no_curve_is_drawn_twice(
+    data: ReportData, page: str
+) -> None:
+    assert [row.name for row in worst_rows(data)] == ["autoencoder-photos", "autoencoder-digits", "deep-conv"]
+    worst, others = page.split("Where it does worst")[1].split("The other learning curves")
+    assert "of the 6 tasks that the headline is of" in worst
+    assert data.evaluation is not None
+    for task in data.evaluation.tasks:
+        drawn = f"Learning curves on {task.name}"
+        assert (drawn in worst, drawn in others) == (
+            task.name in [row.name for row in worst_rows(data)],
+            task.name not in [row.name for row in worst_rows(data)],
+        )
+        assert page.count(drawn) == 1
 
 
 def test_page_escapes_what_it_is_given(data: ReportData) -> None:
