@@ -27,7 +27,7 @@ import pytest
 # the same operations through another of its code generators, and round differently. `--optimized` compiles as for
 # users: `make test-slow` does so, and every process that a test starts does so anyway. Comparisons with room for a
 # rounding or two are always compiled as for users (tests/support/compilation.py).
-UNOPTIMIZED = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+UNOPTIMIZED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 MAX_MEMORY = 2 * 2**30  # bytes
 
@@ -60,6 +60,12 @@ def compile_unoptimized() -> bool:
     jax.devices()  # XLA reads its flags once, now
     del os.environ["XLA_FLAGS"]  # processes that tests start have none
     return True
+
+
+@pytest.fixture
+def xla_flags(pytestconfig: pytest.Config) -> str:
+    """XLA's flags for a process that a test starts for the test's own programs: as this one's."""
+    return "" if pytestconfig.getoption("--optimized") else UNOPTIMIZED
 
 
 @pytest.fixture(autouse=True, scope="module")

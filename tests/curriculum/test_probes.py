@@ -38,7 +38,16 @@ VELO = VeloConfig(lstm_hidden_size=4, mlp_bank_size=3, mlp_hidden_size=2)
 FITTING: dict[str, ArchitectureConfig] = {"loss_feature": PACER, "controller_outputs": VELO}
 """What is probed where plain SGD won't do."""
 
-TAKES_LONG = {"sweeps", "ensembles", "loss_feature", "controller_outputs"}
+TAKES_LONG = {
+    "batch_size",
+    "controller_outputs",
+    "ensembles",
+    "loss_feature",
+    "model_size",
+    "self_training",
+    "sweeps",
+    "training_tasks",
+}
 RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name in TAKES_LONG)) for name in PROBES]
 
 

@@ -136,6 +136,7 @@ def test_finetuning_continues_in_every_way(monkeypatch: pytest.MonkeyPatch, tmp_
     assert_picture(tmp_path / "curves.png")
 
 
+@pytest.mark.slow
 def test_the_sharded_run_equals_the_whole_one() -> None:
     answer = run_script("train_sharded.py", "--quick", "--optimizers", "pacer")
     assert answer.returncode == 0, answer.stderr

@@ -35,6 +35,7 @@ def session(tmp_path: Path) -> Any:
     session.close()
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_while_they_time(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

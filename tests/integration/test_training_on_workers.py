@@ -137,6 +137,7 @@ def train_asynchronously(
     return events
 
 
+@pytest.mark.slow
 def test_asynchronous_workers_are_killed_again_and_again(home: Path) -> None:
     """After the fourth step one is killed, after the eighth both: what is lost is tried again, and it ends."""
     phase = derive(PHASE, mode="asynchronous", outer_steps=12, validate_every=12, max_tries=20)

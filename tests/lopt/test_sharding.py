@@ -146,11 +146,11 @@ def test_parameters_off_the_mesh_are_refused() -> None:
         *(pytest.param(c, marks=pytest.mark.slow) for c in ("architectures", "propagation")),
     ],
 )
-def test_on_four_devices(case: str) -> None:
+def test_on_four_devices(case: str, xla_flags: str) -> None:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{xla_flags} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1] / "support"), *sys.path]),
     }
     result = subprocess.run(
