@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from curriculum.curves import CurveUnit, baseline_json, run_curve_unit
+from curriculum.evaluation.curves import CurveUnit, baseline_json, run_curve_unit
 from lopt.baselines import LEARNING_RATE_GRID
 from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
 

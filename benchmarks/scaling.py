@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py [--architecture velo] [--ways dense tree] [--workers 10 100] [--json P] [--plot P]
 
-The learner's code is the real one (`curriculum.asynchronous`), and so is the aggregators'; workers are simulated.
-What their units take comes from the timings in the package: sixteen trainings of a task at horizons of 100 to 1 000
+The learner's code is the real one (`curriculum.asynchronous.loop`), and so is the aggregators'; workers are
+simulated. What their units take comes from the timings in the package: sixteen trainings of a task at horizons of 100 to 1 000
 steps, so that units take from milliseconds to minutes. Batches have a unit per worker, at least eight.
 
 Ways for meta-gradients to come in (`--ways`):
@@ -34,15 +34,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from curriculum.asynchronous import meta_train_asynchronously
-from curriculum.errands import Answer, merge
+from curriculum.asynchronous.errands import Answer, merge
+from curriculum.asynchronous.fan_in import FanInStream
+from curriculum.asynchronous.loop import meta_train_asynchronously
+from curriculum.asynchronous.simulated_stream import SimulatedStream
+from curriculum.asynchronous.work_stream import Finished, WorkStream
 from curriculum.events import OuterStepDone
-from curriculum.fan_in import FanInStream
 from curriculum.learner import init_learner
 from curriculum.phase import Phase, ThetaOptimizerConfig
-from curriculum.simulated_stream import SimulatedStream
 from curriculum.transports import TRANSPORTS, num_bytes
-from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import WorkResult, WorkUnit
 from lopt.architectures import ARCHITECTURES
 from lopt.estimators.full_es import FullEsConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curriculum.evaluation import EvaluationSummary
+from curriculum.evaluation.summary import EvaluationSummary
 from curriculum.gates import Gate, GateCheck
 from lopt.config import FrozenConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from curriculum.evaluation import EvaluationConfig
+from curriculum.evaluation.summary import EvaluationConfig
 from flows.evaluation.curves import compute_curves, plan_baselines
 from flows.parameters import BaselinesParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_table

@@ -6,8 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from curriculum.comparison import Row
-from curriculum.evaluation import CANDIDATE, EvaluationConfig, EvaluationSummary
+from curriculum.evaluation.comparison import Row
+from curriculum.evaluation.summary import CANDIDATE, EvaluationConfig, EvaluationSummary
 from flows.artifacts import ArtifactSpec, fingerprint_of
 from flows.baselines import evaluation_config, evaluation_tasks
 from flows.evaluation.clock import with_step_costs

@@ -20,9 +20,9 @@ from pydantic import (
     field_validator,
 )
 
-from curriculum.baseline_budgets import BUDGETS
 from curriculum.control import Command
-from curriculum.evaluation import NormalizerName
+from curriculum.evaluation.baseline_budgets import BUDGETS
+from curriculum.evaluation.summary import NormalizerName
 from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
 from curriculum.probes import PROBES

@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.aggregate import interquartile_mean, stratified_bootstrap
-from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.evaluation.aggregate import interquartile_mean, stratified_bootstrap
+from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
 from curriculum.gates.condition import AbstractComparison, GateCheck, sample_text
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
 from curriculum.gates.condition import AbstractComparison, GateCheck, on_both, sample_text
 
 

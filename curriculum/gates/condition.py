@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from curriculum.evaluation import EvaluationSummary
+from curriculum.evaluation.summary import EvaluationSummary
 from lopt.config import FrozenConfig
 
 

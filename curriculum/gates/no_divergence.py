@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
 from curriculum.gates.condition import AbstractCondition, GateCheck, sample_text
 
 

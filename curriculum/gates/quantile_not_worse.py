@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.aggregate import task_quantile
-from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.evaluation.aggregate import task_quantile
+from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
 from curriculum.gates.condition import AbstractComparison, GateCheck, sample_text
 
 

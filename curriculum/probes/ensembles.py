@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from curriculum.evaluation.speedup import fit_normalizer
 from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, floats
 from curriculum.probes.tasks import autoencoder, conv, mlp, quadratic
 from curriculum.probes.training import Trainer, learner_of, run_keys, tuned
-from curriculum.speedup import fit_normalizer
 from task_generator.task_config import TaskConfig
 
 FLOOR = 0.01

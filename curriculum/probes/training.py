@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from curriculum.evaluation.speedup import tuned_index
 from curriculum.probes.base import Subject
-from curriculum.speedup import tuned_index
 from curriculum.worker import key_from_seed
 from lopt.baselines import BASELINES
 from lopt.family_data import Data, separate_data

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curriculum.curves import baseline_json
-from curriculum.evaluation import CANDIDATE, INITIALISATION, EvaluationSummary, TaskResult
-from curriculum.step_cost import CostUnit
+from curriculum.evaluation.curves import baseline_json
+from curriculum.evaluation.step_cost import CostUnit
+from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationSummary, TaskResult
 from flows.optimizer_reference import OptimizerReference
 from flows.session import Session
 from flows.workers.units import cost_unit

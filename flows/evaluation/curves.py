@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from curriculum.baseline_budgets import Trials
-from curriculum.curves import CurveBatch, CurveUnit, baseline_json
-from curriculum.evaluation import CANDIDATE, INITIALISATION, EvaluationConfig
+from curriculum.evaluation.baseline_budgets import Trials
+from curriculum.evaluation.curves import CurveBatch, CurveUnit, baseline_json
+from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationConfig
 from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Listener
 from flows.session import Session

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curriculum.curves import EVALUATION_SPLITS, CurveBatch
-from curriculum.evaluation import NORMALIZERS, EvaluationConfig, EvaluationSummary
-from curriculum.normalized_loss import LossRow, LossScale, fit_loss_scale, make_loss_row
+from curriculum.evaluation.curves import EVALUATION_SPLITS, CurveBatch
+from curriculum.evaluation.normalized_loss import LossRow, LossScale, fit_loss_scale, make_loss_row
+from curriculum.evaluation.summary import NORMALIZERS, EvaluationConfig, EvaluationSummary
 from flows.evaluation.curves import LEARNED
 from flows.evaluation.tables import headline_indices
 from lopt.types import Split

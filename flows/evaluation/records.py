@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from curriculum.evaluation import EvaluationSummary
+from curriculum.evaluation.summary import EvaluationSummary
 from flows.artifacts import ArtifactSpec
 from storage.errors import explain_os_errors
 from storage.files import read_json, write_json

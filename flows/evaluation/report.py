@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curriculum.curves import CurveBatch
-from curriculum.evaluation import (
+from curriculum.evaluation.curves import CurveBatch
+from curriculum.evaluation.summary import (
     CANDIDATE,
     INITIALISATION,
     EvaluationConfig,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from curriculum.baseline_budgets import setting_text
-from curriculum.comparison import (
+from curriculum.evaluation.baseline_budgets import setting_text
+from curriculum.evaluation.comparison import (
     Row,
     TrialSpeedups,
     best_of_all,
@@ -15,8 +15,8 @@ from curriculum.comparison import (
     make_row,
     single_trial_rows,
 )
-from curriculum.curves import CurveBatch
-from curriculum.evaluation import (
+from curriculum.evaluation.curves import CurveBatch
+from curriculum.evaluation.summary import (
     CANDIDATE,
     INITIALISATION,
     EvaluationConfig,

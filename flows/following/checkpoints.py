@@ -19,10 +19,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from curriculum.curves import CurveBatch
-from curriculum.evaluation import CANDIDATE, INITIALISATION, EvaluationConfig
+from curriculum.evaluation.curves import CurveBatch
+from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationConfig
+from curriculum.evaluation.tracks import TrackValues, track_values
 from curriculum.gates import Gate
-from curriculum.tracks import TrackValues, track_values
 from flows.evaluate import evaluation_spec
 from flows.evaluation.curves import LEARNED, CurveJob, compute_curves, plan_jobs
 from flows.evaluation.records import (

@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from curriculum.comparison import Row
-from curriculum.normalized_loss import LossRow
+from curriculum.evaluation.comparison import Row
+from curriculum.evaluation.normalized_loss import LossRow
 from lopt.config import FrozenConfig
 
 Role = Literal["candidate", "initialisation", "baseline"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from curriculum.comparison import Row
+from curriculum.evaluation.comparison import Row
 from flows.reporting.data import EvaluationReport, TaskReport
 from flows.reporting.formatting import count_text, percent_text, plural, times_text
 from flows.reporting.statistics import headline_tasks, task_speedup

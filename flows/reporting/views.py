@@ -144,7 +144,7 @@ def task_groups(data: ReportData) -> tuple[TaskGroup, ...]:
 
 
 def worst_rows(data: ReportData) -> tuple[TaskRow, ...]:
-    """Returns the tasks of the headline with the smallest speed-ups, worst first: five, or half if there are fewer."""
+    """Returns the tasks of the headline with the smallest speed-ups, worst first: five, or half of fewer."""
     evaluation = data.evaluation
     if evaluation is None or not compared_baselines(evaluation):
         return ()

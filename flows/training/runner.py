@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from curriculum.asynchronous import meta_train_asynchronously
+from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.control import ReadControl
 from curriculum.events import CheckpointDue, LearnerEvent, OuterStepDone, Paused, Validated
 from curriculum.learner import LearnerState, init_learner

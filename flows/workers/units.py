@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 
-from curriculum.curves import CurveBatch, CurveUnit, run_curve_unit
-from curriculum.step_cost import CostUnit, run_cost_unit
+from curriculum.evaluation.curves import CurveBatch, CurveUnit, run_curve_unit
+from curriculum.evaluation.step_cost import CostUnit, run_cost_unit
 from flows.run_times.process import TimingProcess
 from lopt.config import derive
 from runtime_model.machine import load_average, this_machine

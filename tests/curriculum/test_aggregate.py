@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curriculum.aggregate import (
+from curriculum.evaluation.aggregate import (
     interquartile_mean,
     share_at_least,
     stratified_bootstrap,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curriculum.comparison import (
+from curriculum.evaluation.comparison import (
     TrialSpeedups,
     best_of_all,
     best_of_rows,

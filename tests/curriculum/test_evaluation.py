@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from curriculum.curves import CurveBatch, CurveUnit, baseline_json, run_curve_unit
-from curriculum.evaluation import (
+from curriculum.evaluation.curves import CurveBatch, CurveUnit, baseline_json, run_curve_unit
+from curriculum.evaluation.speedup import fit_normalizer, tuned_index
+from curriculum.evaluation.summary import (
     NORMALIZERS,
     EvaluationConfig,
     EvaluationSummary,
@@ -20,7 +21,6 @@ from curriculum.evaluation import (
 )
 from curriculum.gates import GATES
 from curriculum.promotion import decide
-from curriculum.speedup import fit_normalizer, tuned_index
 from lopt.architectures.pacer import PacerConfig
 from lopt.config import derive
 from task_generator.evaluation_task import EvaluationTask

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from curriculum.baseline_budgets import BUDGETS, Trials, expand, setting_text
-from curriculum.evaluation import EvaluationConfig
+from curriculum.evaluation.baseline_budgets import BUDGETS, Trials, expand, setting_text
+from curriculum.evaluation.summary import EvaluationConfig
 from lopt.baselines import BASELINES
 
 

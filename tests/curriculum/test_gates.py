@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from curriculum.aggregate import stratified_bootstrap
-from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.evaluation.aggregate import stratified_bootstrap
+from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
+from curriculum.evaluation.tracks import PERCENTILES, track_values
 from curriculum.gates import CONDITIONS, GATES, Gate, get_gate
 from curriculum.gates.above_champion_interval import AboveChampionIntervalConfig
 from curriculum.gates.champion_ratio import ChampionRatioConfig
@@ -19,7 +20,6 @@ from curriculum.gates.gain_over_initialisation import GainOverInitialisationConf
 from curriculum.gates.no_divergence import NoDivergenceConfig
 from curriculum.gates.quantile_not_worse import QuantileNotWorseConfig
 from curriculum.promotion import decide
-from curriculum.tracks import PERCENTILES, track_values
 from lopt.registry import UnknownNameError
 from tests.support.made_up_evaluations import made_up_evaluation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curriculum.normalized_loss import fit_loss_scale, make_loss_row
+from curriculum.evaluation.normalized_loss import fit_loss_scale, make_loss_row
 
 
 def test_by_hand() -> None:

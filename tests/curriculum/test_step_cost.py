@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from curriculum.curves import CurveUnit, baseline_json, run_curve_unit
-from curriculum.step_cost import CostUnit, run_cost_unit
+from curriculum.evaluation.curves import CurveUnit, baseline_json, run_curve_unit
+from curriculum.evaluation.step_cost import CostUnit, run_cost_unit
 from task_generator.task_config import TaskConfig
 
 

@@ -13,12 +13,12 @@ import optax
 import pytest
 from pydantic import ValidationError
 
-from curriculum.asynchronous import meta_train_asynchronously
-from curriculum.errands import Answer, Errand, merge, run_errand
+from curriculum.asynchronous.errands import Answer, Errand, merge, run_errand
+from curriculum.asynchronous.loop import meta_train_asynchronously
+from curriculum.asynchronous.simulated_stream import SimulatedStream
 from curriculum.events import OuterStepDone
 from curriculum.learner import init_learner
 from curriculum.phase import Phase
-from curriculum.simulated_stream import SimulatedStream
 from curriculum.transports import LARGE, TRANSPORTS, choose, num_bytes
 from curriculum.units_of_work import transport_of
 from curriculum.worker import WorkResult, WorkUnit, run_work_unit

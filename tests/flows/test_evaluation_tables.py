@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curriculum.baseline_budgets import Trials
-from curriculum.curves import CurveBatch
-from curriculum.evaluation import EvaluationConfig
+from curriculum.evaluation.baseline_budgets import Trials
+from curriculum.evaluation.curves import CurveBatch
+from curriculum.evaluation.summary import EvaluationConfig
 from curriculum.phases import get_phase
 from curriculum.training_domain import domain_of
 from flows.evaluation.curves import TRIALS_PER_UNIT, _joined, hyperparameters, plan_baselines

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import flows.evaluation.curves
-from curriculum.curves import CurveBatch, CurveUnit
+from curriculum.evaluation.curves import CurveBatch, CurveUnit
 from flows.evaluate import run_evaluation
 from flows.evaluation.records import find_evaluation
 from flows.follow import NICENESS, run_following

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from curriculum.evaluation import EvaluationSummary
+from curriculum.evaluation.summary import EvaluationSummary
 from curriculum.gates import GATES
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from curriculum.asynchronous import meta_train_asynchronously
+from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.events import LearnerEvent, OuterStepDone, Validated
 from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import meta_train

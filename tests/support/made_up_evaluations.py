@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curriculum.evaluation import (
+from curriculum.evaluation.summary import (
     CANDIDATE,
     INITIALISATION,
     EvaluationConfig,

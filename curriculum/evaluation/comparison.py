@@ -16,7 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curriculum.aggregate import share_at_least, stratified_bootstrap, task_bootstrap, task_quantile
+from curriculum.evaluation.aggregate import (
+    share_at_least,
+    stratified_bootstrap,
+    task_bootstrap,
+    task_quantile,
+)
 from lopt.config import FrozenConfig
 
 MAX_SPEEDUP, MAX_COST = 30.0, 10.0

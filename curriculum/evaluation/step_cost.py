@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from curriculum.curves import CurveUnit, prepare_curves
+from curriculum.evaluation.curves import CurveUnit, prepare_curves
 
 
 class CostUnit(NamedTuple):

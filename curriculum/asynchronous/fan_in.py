@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from curriculum.errands import Answer, merge
-from curriculum.work_stream import Finished, WorkStream
+from curriculum.asynchronous.errands import Answer, merge
+from curriculum.asynchronous.work_stream import Finished, WorkStream
 
 DEFAULT_PATIENCE = 1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from curriculum.crew import UNITS_PER_WORKER
+from curriculum.asynchronous.crew import UNITS_PER_WORKER
 
 
 class Sent(NamedTuple):

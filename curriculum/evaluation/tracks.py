@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from curriculum.aggregate import Estimate, stratified_bootstrap, task_quantile
-from curriculum.evaluation import CANDIDATE, EvaluationSummary
+from curriculum.evaluation.aggregate import Estimate, stratified_bootstrap, task_quantile
+from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
 
 PERCENTILES = (5, 10, 25, 50, 75, 90)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from curriculum.errands import Errand
+from curriculum.asynchronous.errands import Errand
 from curriculum.phase import Phase
 from curriculum.units_of_work import ASYNCHRONOUS, VALIDATION
 from curriculum.worker import AsyncUnit, WorkUnit

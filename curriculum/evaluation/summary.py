@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, field_validator
 
-from curriculum.baseline_budgets import EXTENDED_NORMALIZER, Trials, expand, setting_text
-from curriculum.curves import CurveBatch
-from curriculum.speedup import SpeedupNormalizer, fit_normalizer, tuned_index
+from curriculum.evaluation.baseline_budgets import EXTENDED_NORMALIZER, Trials, expand, setting_text
+from curriculum.evaluation.curves import CurveBatch
+from curriculum.evaluation.speedup import SpeedupNormalizer, fit_normalizer, tuned_index
 from lopt.config import FrozenConfig
 from lopt.registry import UnknownNameError
 from task_generator.evaluation_task import EvaluationTask
@@ -35,7 +35,7 @@ class EvaluationConfig(FrozenConfig):
     points_per_horizon: int = Field(20, ge=1)
     """Evaluations along one horizon, the start not counted."""
     baselines: tuple[str, ...] = ("quick",)
-    """Budgets or baselines to compare with (`curriculum.baseline_budgets`); the normaliser's are added."""
+    """Budgets or baselines to compare with (`curriculum.evaluation.baseline_budgets`); and the normaliser's."""
 
     @field_validator("baselines")
     @classmethod
@@ -82,7 +82,7 @@ class OptimizerResult(FrozenConfig):
     speedups: tuple[float, ...]
     """Over the normaliser, in steps."""
     seconds_alone: float | None = None
-    """Of one step, training alone (`curriculum.step_cost`); None if that was not measured."""
+    """Of one step, training alone (`curriculum.evaluation.step_cost`); None if that was not measured."""
 
 
 class TaskResult(FrozenConfig):
@@ -126,7 +126,7 @@ class EvaluationSummary(FrozenConfig):
         return float(np.exp(np.mean(np.log(np.maximum(per_task, SPEEDUP_FLOOR)))))
 
     def scores(self, optimizer: str, *, held_out: bool | None = None) -> np.ndarray:
-        """Returns the speed-ups [tasks, seeds] for `curriculum.aggregate`; a run that diverged has 0.
+        """Returns the speed-ups [tasks, seeds] for `curriculum.evaluation.aggregate`; a run that diverged has 0.
 
         Args:
           optimizer: Whose.

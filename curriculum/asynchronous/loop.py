@@ -21,10 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from curriculum.assignment import Assignment
+from curriculum.asynchronous.assignment import Assignment
+from curriculum.asynchronous.crew import Crew
+from curriculum.asynchronous.errands import Answer, run_errand
+from curriculum.asynchronous.gradient_batch import GradientBatch
+from curriculum.asynchronous.in_flight import InFlight, Sent
+from curriculum.asynchronous.running_validations import RunningValidation, RunningValidations
+from curriculum.asynchronous.unit_writer import UnitWriter
+from curriculum.asynchronous.work_stream import Finished, WorkStream
 from curriculum.control import ReadControl, controlled, no_control
-from curriculum.crew import Crew
-from curriculum.errands import Answer, run_errand
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import (
     CheckpointDue,
@@ -35,15 +40,10 @@ from curriculum.events import (
     TaskLeftOut,
     Validated,
 )
-from curriculum.gradient_batch import GradientBatch
-from curriculum.in_flight import InFlight, Sent
 from curriculum.learner import LearnerState, apply_meta_gradient
 from curriculum.phase import Phase
-from curriculum.running_validations import RunningValidation, RunningValidations
 from curriculum.telemetry import GradientTrace
-from curriculum.unit_writer import UnitWriter
 from curriculum.units_of_work import transport_of
-from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import run_work_unit
 from lopt.config import FrozenConfig
 from lopt.types import Theta

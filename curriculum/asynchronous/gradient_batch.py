@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from curriculum.errands import Part
+from curriculum.asynchronous.errands import Part
 from curriculum.telemetry import UnitTally
 from lopt.types import Theta
 

@@ -1,0 +1,1 @@
+"""What learning curves say about an optimizer beside others: pure functions of curves."""
