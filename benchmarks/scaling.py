@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--architecture velo] [--ways dense tree] [--workers 10 100] [--json P] [--plot P]
 
 The learner's code is the real one (`curriculum.asynchronous.loop`), and so is the aggregators'; workers are
-simulated. What their units take comes from the timings in the package: sixteen trainings of a task at horizons of 100 to 1 000
-steps, so that units take from milliseconds to minutes. Batches have a unit per worker, at least eight.
+simulated. What their units take comes from the timings in the package: sixteen trainings of a task at horizons of
+100 to 1 000 steps, so that units take from milliseconds to minutes. Batches have a unit per worker, at least eight.
 
 Ways for meta-gradients to come in (`--ways`):
 
