@@ -2,6 +2,7 @@
 
 OrchestrationError
 ├── SchedulerUnreachableError (also ConnectionError)   nobody answers at the Dask scheduler's address
+├── PhaseStoppedError (also RuntimeError)              a phase was told to stop, and has
 ├── WorkUnitKilledError (also RuntimeError)            a unit of work took several workers down with it
 ├── WorkUnitTimeoutError (also TimeoutError)           no unit finished for too long
 ├── PortTakenError (also OSError)                      a server's port belongs to someone else

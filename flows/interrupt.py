@@ -2,7 +2,7 @@
 
 Python raises KeyboardInterrupt between any two instructions, also inside the locks of Prefect and Dask, which
 then wait for ever. So the first Ctrl-C only asks: whoever waits for workers (that is where a run spends its
-time) looks at `stop_requested` and raises it there. A second Ctrl-C interrupts at once, and if the process is
+time) calls `raise_if_stop_requested`. A second Ctrl-C interrupts at once, and if the process is
 still there after a while it is ended with its children; what was computed is in the last checkpoint.
 """
 

@@ -68,7 +68,8 @@ def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
         flat = checkpoint.trees[THETA]
     except KeyError as error:
         raise StorageError(
-            f"{checkpoint.info} holds no learned optimizer: it has no {error.args[0]!r}."
+            f"{checkpoint.info} holds no learned optimizer: it has no {error.args[0]!r}. Name one that "
+            "`keirin train` made: `keirin status` lists them."
         ) from error
     architecture = _canonical(config)
     initial = initial_theta(architecture, int(checkpoint.metadata.get("seed", 0)))

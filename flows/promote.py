@@ -27,7 +27,12 @@ def run_promotion(parameters: PromoteParameters, session: Session) -> PromotionR
     gate = read_gate(parameters.gate)
     candidate = resolve_optimizer(parameters.optimizer, session)
     evaluation = find_evaluation(session.workspace, candidate.fingerprint)
-    if evaluation is None or candidate.version is None:
+    if candidate.version is None:
+        raise StepIncompleteError(
+            f"{parameters.optimizer!r} is a folder, and only registered versions can be promoted. Name an alias or "
+            "models:/NAME/VERSION: `keirin status` lists them. `keirin follow --promote` registers what it promotes."
+        )
+    if evaluation is None:
         raise StepIncompleteError(
             f"{parameters.optimizer!r} has no evaluation to decide on. "
             f"Run `keirin evaluate {parameters.optimizer}`."

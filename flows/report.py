@@ -29,7 +29,7 @@ PAGE, DATA = "report.html", "report.json"
 
 def run_report(parameters: ReportParameters, session: Session) -> Path:
     """Writes the page and its data, and prints the table. Returns the page."""
-    data = collect(session.workspace, title=parameters.title, command="keirin run")
+    data = collect(session.workspace, title=parameters.title, command="keirin report")
     folder = session.workspace.reports
     page = folder / PAGE
     with explain_os_errors(page, "write the report"):

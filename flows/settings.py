@@ -1,8 +1,8 @@
 """Choices about *where* things run, never about *what* is computed.
 
 No value in here may enter a fingerprint: one worker or eight, this machine or a cluster, the results are the
-same. Every field can be set by an option of the command line or by an environment variable `KEIRIN_<FIELD>`;
-the option wins.
+same. Every field can be set by an environment variable `KEIRIN_<FIELD>`, and the first four by an option of the
+command line, which wins.
 """
 
 from __future__ import annotations

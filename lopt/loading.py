@@ -1,8 +1,9 @@
 """From a checkpoint's name to an optax transformation.
 
-`lopt` does no I/O. `load` asks the resolvers that installed packages register under the entry-point group
-`lopt.theta_resolvers`: each takes a reference and returns the architecture's configuration and the flat arrays
-of theta. keirin's `storage` package registers one that knows aliases, `models:/` URIs and paths.
+`lopt` reads weights files and no registry: for any other reference `load` asks the resolvers that installed packages
+register under the entry-point group `lopt.theta_resolvers`. Each takes a reference and returns the architecture's
+configuration and the flat arrays of theta. keirin's `storage` package registers one that knows aliases, `models:/`
+URIs and paths.
 """
 
 from __future__ import annotations
@@ -119,7 +120,10 @@ def theta_from_arrays(learned: LearnedOptimizer, arrays: Mapping[str, np.ndarray
         if name in arrays and arrays[name].shape != leaf.shape
     ]
     if problems:
-        raise ValueError(f"theta does not fit the architecture: {'; '.join(problems)}")
+        raise ValueError(
+            f"theta does not fit the architecture: {'; '.join(problems)}. "
+            "Load it with the configuration that it was trained with."
+        )
     return jax.tree.unflatten(treedef, [jnp.asarray(arrays[n], leaf.dtype) for n, leaf in wanted.items()])
 
 

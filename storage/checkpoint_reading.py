@@ -75,7 +75,9 @@ def locate(path: Path | str) -> CheckpointInfo:
         last = inside[-1].path
         raise CheckpointNotFoundError(f"`{folder}` holds a phase's checkpoints; name one of them: `{last}`.")
     if folder.exists():
-        raise CheckpointNotFoundError(f"`{folder}` is not a checkpoint: it has no {MANIFEST}.")
+        raise CheckpointNotFoundError(
+            f"`{folder}` is not a checkpoint: it has no {MANIFEST}. `keirin status` lists those there are."
+        )
     near = [info.path.name for info in list_phase(folder.parent)]
     beside = f"in that folder, {known_names(folder.name, near)}" if near else "nor beside it."
     raise CheckpointNotFoundError(f"there is no checkpoint at `{folder}`; {beside}")

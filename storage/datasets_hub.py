@@ -89,7 +89,7 @@ def load(dataset: HubDataset, split: str, *, streaming: bool = False, cache: Pat
         import datasets
     except ImportError as error:
         raise MissingExtraError(
-            "public data sets are got by an optional library. Install it with `pip install 'keirin[data]'`, "
+            "public data sets are got by an optional library. Install it with `pip install -e '.[data]'`, "
             "or use the set's files, if you have them: `--from FOLDER`."
         ) from error
     try:

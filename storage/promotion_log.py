@@ -97,5 +97,8 @@ class PromotionLog:
     def _read(self, name: str) -> dict[str, Any]:
         found = read_json(self.folder / name)
         if not isinstance(found, dict):
-            raise StorageError(f"`{self.folder / name}` is not an entry of the record of promotions.")
+            raise StorageError(
+                f"`{self.folder / name}` is not an entry of the record of promotions. Restore it, "
+                "or move the folder away."
+            )
         return found

@@ -36,7 +36,10 @@ def resolve_theta(ref: str, workspace: Workspace | None = None) -> tuple[dict[st
         return checkpoint.metadata[ARCHITECTURE], checkpoint.trees[THETA]
     except KeyError as error:
         where = f"{checkpoint.info} (`{checkpoint.info.path}`)"
-        raise StorageError(f"{where} holds no learned optimizer: it has no {error.args[0]!r}.") from error
+        raise StorageError(
+            f"{where} holds no learned optimizer: it has no {error.args[0]!r}. Name one that `keirin train` made: "
+            "`keirin status` lists them."
+        ) from error
 
 
 def resolve_checkpoint(ref: str | os.PathLike[str], workspace: Workspace | None = None) -> Checkpoint:

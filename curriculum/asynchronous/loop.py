@@ -268,7 +268,8 @@ class AsynchronousLearner:
                 if not self.assignment.active:
                     raise AllTasksFailedError(
                         f"all {len(self.tasks)} tasks of phase {self.phase.name!r} failed {self.phase.max_tries} "
-                        f"times in a row; the last: {reason}"
+                        f"times in a row; the last: {reason}. The same command goes on from the last checkpoint; a "
+                        "larger `max_tries` of the phase, or fewer workers where memory is short, lets more pass"
                     )
             if validation is None:
                 self.assignment.give_back(task)

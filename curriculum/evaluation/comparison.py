@@ -1,6 +1,6 @@
 """Tables of optimizers over a set of tasks: one trial each, and the best of many.
 
-`SpeedupTable` is what every row is made from: the speed-ups of every trial of every optimizer on every task. A row
+`TrialSpeedups` is what every row is made from: the speed-ups of every trial of every optimizer on every task. A row
 with one trial uses one setting for all tasks, as a person without time to tune would; a row with n trials uses, per
 task, the one with the lowest final loss of n, as a person would who trains n times and keeps the best.
 

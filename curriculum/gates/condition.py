@@ -44,7 +44,8 @@ class AbstractComparison(AbstractCondition):
             return GateCheck(
                 name=self.check_name,
                 passed=False,
-                reason="the champion was evaluated on other tasks or settings; evaluate both alike",
+                reason="the champion was evaluated on other tasks or settings; run `keirin evaluate champion` "
+                "with the candidate's --set, --budget, --horizon and --num-seeds",
             )
         return self.compare(candidate, champion)
 

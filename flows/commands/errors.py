@@ -17,8 +17,15 @@ from flows.errors import OrchestrationError, PortTakenError, StepIncompleteError
 
 PACKAGES = frozenset({"lopt", "task_generator", "runtime_model", "curriculum", "storage", "flows"})
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-OPTIONS = {"num_workers": "workers", "evaluation_sets": "evaluation_set", "others": "with"}
+OPTIONS = {
+    "baselines": "budget",
+    "evaluation_sets": "evaluation_set",
+    "num_workers": "workers",
+    "others": "with",
+}
 """Fields whose option is called otherwise."""
+ARGUMENTS = {"optimizer", "probe", "run"}
+"""Fields that are given by their place."""
 EXPECTED = (ValueError, LookupError, OSError, OrchestrationError)
 
 
@@ -86,7 +93,8 @@ def _raised_in(trace: TracebackType | None) -> str:
 def _describe(problem: object) -> str:
     assert isinstance(problem, dict)
     names = [str(part) for part in problem["loc"] if not isinstance(part, int)]
-    where = "--" + ".".join(OPTIONS.get(name, name) for name in names).replace("_", "-")
+    where = ".".join(OPTIONS.get(name, name) for name in names).replace("_", "-")
+    where = where if where in ARGUMENTS else f"--{where}"
     if problem["type"] == "value_error":  # ours: it names what it got
         return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {problem['msg']}, got {problem['input']!r}"

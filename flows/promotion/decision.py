@@ -18,7 +18,7 @@ from storage.registry_reading import DEFAULT_MODEL
 
 OTHERWISE = (
     "the champion was evaluated on other tasks, or with other settings or seeds, than the candidate; "
-    "evaluate both alike"
+    "run `keirin evaluate champion` with the candidate's --set, --budget, --horizon and --num-seeds"
 )
 
 

@@ -27,7 +27,8 @@ from flows.optimizer_reference import initial_theta, optimizer_fingerprint, read
 from flows.parameters import NEXT_PHASE, TrainParameters
 from flows.run_times.models import load_runtime_model
 from flows.session import Session
-from lopt.config import FrozenConfig, derive
+from lopt.config import derive
+from lopt.contract import ArchitectureConfig
 from lopt.registry import lookup
 from lopt.types import Theta
 from runtime_model.prediction import RuntimeModel
@@ -58,7 +59,7 @@ class PhasePlan:
     """
 
     phase: Phase
-    optimizer: FrozenConfig
+    optimizer: ArchitectureConfig
     seed: int
     theta: Theta
     started_from: str
@@ -150,7 +151,7 @@ class _Start(NamedTuple):
     trained_on: tuple[TrainingDomain, ...] | None
 
 
-def _start(phase: Phase, optimizer: FrozenConfig, seed: int, registry: ModelRegistry) -> _Start:
+def _start(phase: Phase, optimizer: ArchitectureConfig, seed: int, registry: ModelRegistry) -> _Start:
     initial = initial_theta(optimizer.canonical_json(), seed)
     if phase.start_from is None:
         return _Start(initial, "the initialisation", ())

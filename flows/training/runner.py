@@ -213,6 +213,8 @@ def _tracked_run(plan: PhasePlan, progress: PhaseProgress, session: Session) -> 
     phase = plan.phase
     params: dict[str, Any] = {
         "phase": phase.name,
+        "architecture": plan.optimizer.architecture,
+        "mode": phase.mode,
         "seed": plan.seed,
         "outer_steps": phase.outer_steps,
         "learning_rate": phase.theta_optimizer.learning_rate,

@@ -243,7 +243,7 @@ class DaskWorkerPool:
 
     def _require_running(self) -> None:
         if self._is_closed:
-            raise SchedulerUnreachableError("this worker pool is closed. Open another one.")
+            raise RuntimeError("this worker pool is closed. Open another one.")
         if self._client.status != "running":
             raise self._scheduler_lost()
 

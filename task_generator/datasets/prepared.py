@@ -115,6 +115,6 @@ def not_prepared(name: str) -> DatasetNotPreparedError:
     """Returns the error for a known data set that is not on this machine."""
     return DatasetNotPreparedError(
         f"dataset {name!r} is not prepared on this machine. Run `keirin data prepare {name}` (needs the network "
-        f"and `pip install 'keirin[data]'`), or `keirin data prepare {name} --from FOLDER` with the files at hand. "
+        f"and `pip install -e '.[data]'`), or `keirin data prepare {name} --from FOLDER` with the files at hand. "
         "Embedded data sets need neither: `keirin data list` shows which there are."
     )

@@ -66,7 +66,7 @@ def test_comparisons_are_with_an_evaluation_alike_or_not_at_all(name: str) -> No
     ):
         check = condition.check(FLAT, other)
         assert not check.passed
-        assert "evaluate both alike" in check.reason
+        assert "run `keirin evaluate champion` with the candidate's --set" in check.reason
 
 
 def test_a_diverged_seed_is_named() -> None:

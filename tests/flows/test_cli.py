@@ -95,6 +95,13 @@ def test_options_are_called_as_on_the_command_line() -> None:
     )
 
 
+def test_a_budget_and_a_place_are_called_as_on_the_command_line() -> None:
+    error = caught(lambda: EvaluateParameters(baselines=("lr51",)))
+    assert message(error).startswith("--budget: unknown budget or baseline 'lr51'")
+    error = caught(lambda: EvaluateParameters(optimizer=""))
+    assert message(error).startswith("optimizer: String should have at least 1 character")
+
+
 def test_a_full_disk_is_named_wherever_it_is_noticed() -> None:
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x")

@@ -155,7 +155,7 @@ def test_asking_again_changes_and_records_nothing(session: Session) -> None:
     assert moves(session) == [("promoted", 2, None, 2), ("refused", 3, 2, 2)]
     record(session, uri(3), steady(3.0), tasks="harder")  # a new evaluation is a new question
     assert not promote(session, 3)
-    assert "evaluate both alike" in events(session)[-1].checks[0].reason
+    assert "run `keirin evaluate champion` with the candidate's --set" in events(session)[-1].checks[0].reason
     record(session, "champion", steady(2.0), tasks="harder")
     assert promote(session, 3)
 

@@ -92,9 +92,11 @@ def test_each_is_small_and_means_the_same_for_every_seed(task: EvaluationTask) -
     assert first == pytest.approx(second, rel=1e-5 if task.config.augmentations else 0)
 
 
-def test_the_embedded_set_has_a_task_of_every_family_on_embedded_data() -> None:
+def test_the_embedded_set_has_a_task_of_twenty_one_families_on_embedded_data() -> None:
+    """All that there were when the set was fixed; a later family does not change it."""
     families = [task.config.family for task in EMBEDDED]
-    assert {family.family for family in families} == set(FAMILIES)
+    assert len({family.family for family in families}) == 21
+    assert {family.family for family in families} <= set(FAMILIES)
     embedded = {*EMBEDDED_IMAGES, *EMBEDDED_TEXTS, "generated"}
     assert {family.dataset for family in families if hasattr(family, "dataset")} <= embedded
 
