@@ -38,11 +38,11 @@ from curriculum.asynchronous.errands import Answer, merge
 from curriculum.asynchronous.fan_in import FanInStream
 from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream
-from curriculum.asynchronous.work_stream import Finished, WorkStream
 from curriculum.events import OuterStepDone
 from curriculum.learner import init_learner
 from curriculum.phase import Phase, ThetaOptimizerConfig
 from curriculum.transports import TRANSPORTS, num_bytes
+from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import WorkResult, WorkUnit
 from lopt.architectures import ARCHITECTURES
 from lopt.estimators.full_es import FullEsConfig

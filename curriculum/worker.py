@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from curriculum.asynchronous.work_stream import InProcessWorkStream, WorkStream
 from curriculum.gradient_size import squared_norm
 from curriculum.transports import TRANSPORTS
 from curriculum.transports.base import Packed
 from curriculum.unit_cost import UnitCost, timed
+from curriculum.work_stream import InProcessWorkStream, WorkStream
 from lopt.architectures import ARCHITECTURES
 from lopt.config import FrozenConfig
 from lopt.estimators import ESTIMATORS

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from curriculum.evaluation.summary import EvaluationConfig
 from flows.evaluation.curves import compute_curves, plan_baselines
+from flows.evaluation.settings import evaluation_config, evaluation_tasks
 from flows.parameters import BaselinesParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_table
 from flows.session import Session, current_session
 from lopt.baselines import BASELINES
-from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
-
-
-def evaluation_tasks(parameters: BaselinesParameters) -> list[EvaluationTask]:
-    """Returns the tasks to compare on, set after set."""
-    return [task for name in parameters.evaluation_sets for task in get_evaluation_set(name)]
-
-
-def evaluation_config(parameters: BaselinesParameters) -> EvaluationConfig:
-    """Returns how to compare."""
-    return EvaluationConfig(
-        horizon=parameters.horizon,
-        num_seeds=parameters.num_seeds,
-        normalizer=parameters.normalizer,
-        normalizer_factor=parameters.normalizer_factor,
-        baselines=tuple(str(name) for name in parameters.baselines),
-    )
 
 
 def run_baselines(parameters: BaselinesParameters, session: Session) -> list[dict[str, object]]:

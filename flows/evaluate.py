@@ -8,12 +8,12 @@ from prefect import flow
 
 from curriculum.evaluation.comparison import Row
 from curriculum.evaluation.summary import CANDIDATE, EvaluationConfig, EvaluationSummary
-from flows.artifacts import ArtifactSpec, fingerprint_of
-from flows.baselines import evaluation_config, evaluation_tasks
+from flows.artifacts import fingerprint_of
 from flows.evaluation.clock import with_step_costs
 from flows.evaluation.curves import compute_curves, plan_jobs
 from flows.evaluation.records import record_evaluation
 from flows.evaluation.report import build_report, build_summary
+from flows.evaluation.settings import evaluation_config, evaluation_spec, evaluation_tasks
 from flows.evaluation.tables import candidate_row
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
 from flows.parameters import EvaluateParameters
@@ -31,8 +31,6 @@ from flows.reporting import (
 from flows.session import Session, current_session
 from lopt.config import derive
 from task_generator.evaluation_set import EvaluationTask
-
-VERSION = 3
 
 
 def run_evaluation(parameters: EvaluateParameters, session: Session) -> EvaluationSummary:
@@ -76,30 +74,6 @@ def _with_horizons(
         for horizon, each in sorted(rows.items(), key=lambda item: int(item[0]))
     )
     return {**done, "report": report.model_copy(update={"horizons": horizons}).model_dump(mode="json")}
-
-
-def evaluation_spec(
-    optimizer: OptimizerReference, tasks: list[EvaluationTask], config: EvaluationConfig, *, clock: bool
-) -> ArtifactSpec:
-    """Returns the identity of an evaluation: whose, on what, and how."""
-    return ArtifactSpec(
-        "evaluation",
-        VERSION,
-        {
-            "config": config.model_dump(mode="json"),
-            "trials": [list(trials) for trials in config.trials],
-            "tasks": [task.config.fingerprint() for task in tasks],
-            "trained_on": _domains(optimizer),
-            "clock": clock,
-        },
-        (optimizer.fingerprint,),
-    )
-
-
-def _domains(optimizer: OptimizerReference) -> list[dict[str, Any]] | None:
-    if optimizer.trained_on is None:
-        return None
-    return [domain.model_dump(mode="json") for domain in optimizer.trained_on]
 
 
 def _evaluate(

@@ -11,7 +11,7 @@ import time
 
 from prefect import flow
 
-from flows.baselines import evaluation_config, evaluation_tasks
+from flows.evaluation.settings import evaluation_config, evaluation_tasks
 from flows.following.checkpoints import Follower
 from flows.following.followed_run import find_run, is_complete, is_running
 from flows.interrupt import raise_if_stop_requested

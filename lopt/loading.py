@@ -1,9 +1,9 @@
 """From a checkpoint's name to an optax transformation.
 
-`lopt` reads weights files and no registry: for any other reference `load` asks the resolvers that installed packages
-register under the entry-point group `lopt.theta_resolvers`. Each takes a reference and returns the architecture's
-configuration and the flat arrays of theta. keirin's `storage` package registers one that knows aliases, `models:/`
-URIs and paths.
+`lopt` reads weights files and no registry: for any other reference `load` asks the resolvers that installed
+packages register under the entry-point group `lopt.theta_resolvers`. Each takes a reference and returns the
+architecture's configuration and the flat arrays of theta. keirin's `storage` package registers one that knows
+aliases, `models:/` URIs and paths.
 """
 
 from __future__ import annotations
@@ -88,7 +88,12 @@ def load(
 
 
 def load_theta(reference: str, *, resolver: Resolver | None = None) -> tuple[LearnedOptimizer, Theta]:
-    """Returns the learned optimizer and the theta that `reference` names; see `load`."""
+    """Returns the learned optimizer and the theta that `reference` names; see `load`.
+
+    Raises:
+      LookupError: If nothing is called that; says what is.
+      ValueError: If the weights do not fit their architecture.
+    """
     if resolver is None:
         resolver = read_arrays if is_weights_file(reference) else _installed_resolver()
     try:

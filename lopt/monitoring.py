@@ -45,6 +45,9 @@ def step_size_monitor(optimizer: optax.GradientTransformation) -> optax.Gradient
     """Returns `optimizer`, its updates unchanged, with the last step's `Measurements` in its state.
 
     Put it outside all other wrappers: it measures what reaches the parameters.
+
+    Raises:
+      ValueError: When updated without the parameters.
     """
     wrapped = optax.with_extra_args_support(optimizer)
 

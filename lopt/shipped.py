@@ -75,6 +75,10 @@ def write_weights(path: Path | str, config: ArchitectureConfig, theta: Theta, *,
       config: The architecture's configuration.
       theta: Its meta-parameters.
       note: How they were made; kept in the file for its reader.
+
+    Raises:
+      ValueError: If the path ends otherwise.
+      OSError: If it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".npz":

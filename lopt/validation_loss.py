@@ -7,7 +7,8 @@ arXiv:2009.11243, App. C) wants one now and then, since each costs a forward pas
     valid_loss = valid_loss_fn(params) if validation_due(state) else None
     updates, state = opt.update(grads, state, params, value=loss, valid_value=valid_loss)
 
-For an optimizer without a request `validation_due` is None: that is decided when the program is traced.
+That is a loop in Python. Under `jit` it is a `lax.cond` (docs/optimizers.md), and only for an optimizer that asks:
+of any other `validation_due` is None, which is known when the program is traced.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from curriculum.asynchronous.errands import Answer, merge
-from curriculum.asynchronous.work_stream import Finished, WorkStream
+from curriculum.work_stream import Finished, WorkStream
 
 DEFAULT_PATIENCE = 1.0
 

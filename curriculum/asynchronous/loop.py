@@ -28,7 +28,6 @@ from curriculum.asynchronous.gradient_batch import GradientBatch
 from curriculum.asynchronous.in_flight import InFlight, Sent
 from curriculum.asynchronous.running_validations import RunningValidation, RunningValidations
 from curriculum.asynchronous.unit_writer import UnitWriter
-from curriculum.asynchronous.work_stream import Finished, WorkStream
 from curriculum.control import ReadControl, controlled, no_control
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import (
@@ -44,6 +43,7 @@ from curriculum.learner import LearnerState, apply_meta_gradient
 from curriculum.phase import Phase
 from curriculum.telemetry import GradientTrace
 from curriculum.units_of_work import transport_of
+from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import run_work_unit
 from lopt.config import FrozenConfig
 from lopt.types import Theta

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from curriculum.asynchronous.errands import Answer, Errand, Part, answer, part_of, work_unit
-from curriculum.asynchronous.work_stream import Finished
 from curriculum.gradient_size import squared_norm
+from curriculum.work_stream import Finished
 from curriculum.worker import WorkResult, WorkUnit
 from lopt.types import Theta
 

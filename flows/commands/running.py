@@ -50,7 +50,7 @@ def run_step(
     """
     from rich.console import Console
 
-    from flows.launch import run_flow
+    from flows.commands.launch import run_flow
 
     try:
         run_flow(

@@ -23,7 +23,6 @@ from curriculum.evaluation.curves import CurveBatch
 from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationConfig
 from curriculum.evaluation.tracks import TrackValues, track_values
 from curriculum.gates import Gate
-from flows.evaluate import evaluation_spec
 from flows.evaluation.curves import LEARNED, CurveJob, compute_curves, plan_jobs
 from flows.evaluation.records import (
     EvaluationRecord,
@@ -32,6 +31,7 @@ from flows.evaluation.records import (
     settings_fingerprint,
 )
 from flows.evaluation.report import Batches, build_summary
+from flows.evaluation.settings import evaluation_spec
 from flows.following.followed_run import held
 from flows.following.tracks import TrackFile
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer

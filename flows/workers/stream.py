@@ -16,7 +16,7 @@ from typing import Any
 from dask.sizeof import sizeof
 from distributed import Client, Future, LocalCluster
 
-from curriculum.asynchronous.work_stream import Finished
+from curriculum.work_stream import Finished
 from flows.errors import SchedulerUnreachableError
 from flows.interrupt import raise_if_stop_requested
 

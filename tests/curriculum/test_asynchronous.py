@@ -14,12 +14,12 @@ from curriculum.asynchronous.errands import Part
 from curriculum.asynchronous.gradient_batch import GradientBatch
 from curriculum.asynchronous.loop import NO_WORKER_SECONDS, meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream, stand_in_result
-from curriculum.asynchronous.work_stream import Finished, InProcessWorkStream
 from curriculum.control import Control, controlled
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import CheckpointDue, Controlled, OuterStepDone, Paused, TaskLeftOut, Validated
 from curriculum.learner import init_learner
 from curriculum.phase import Phase
+from curriculum.work_stream import Finished, InProcessWorkStream
 from curriculum.worker import AsyncUnit, WorkResult, WorkUnit, run_async_unit
 from lopt.architectures.pacer import PacerConfig
 from lopt.config import derive

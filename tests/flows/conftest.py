@@ -171,7 +171,7 @@ def keirin(
     pool: CountingPool,
 ) -> Iterator[Refused]:
     """The command, in this process: its own Prefect server and worker processes replaced, all else as it is."""
-    import flows.launch
+    import flows.commands.launch
     import flows.session
     from flows.cli import app
     from flows.commands.errors import guarded
@@ -180,8 +180,8 @@ def keirin(
     def prefect_api(*_: object, **__: object) -> Iterator[Callable[[], None]]:
         yield lambda: None
 
-    monkeypatch.setattr(flows.launch, "_prefect_api", prefect_api)
-    monkeypatch.setattr(flows.launch, "apply_worker_environment", lambda _: None)
+    monkeypatch.setattr(flows.commands.launch, "_prefect_api", prefect_api)
+    monkeypatch.setattr(flows.commands.launch, "apply_worker_environment", lambda _: None)
     monkeypatch.setattr(flows.session, "_open_dask_pool", lambda _: pool)
     monkeypatch.setenv("KEIRIN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "200")

@@ -15,7 +15,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from curriculum.asynchronous.work_stream import Finished
+from curriculum.work_stream import Finished
 from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUnitTimeoutError
 from flows.settings import RuntimeSettings
 from flows.workers.cluster import start_cluster, worker_pids
