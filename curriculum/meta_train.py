@@ -18,7 +18,7 @@ from curriculum.events import CheckpointDue, Controlled, LearnerEvent, OuterStep
 from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, record_validation
 from curriculum.phase import Phase
 from curriculum.telemetry import GradientTrace, UnitTally
-from curriculum.units_of_work import TRAINING, VALIDATION, transport_of, work_units
+from curriculum.units_of_work import TRAINING, VALIDATION, root_of, transport_of, work_units
 from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
 from lopt.config import FrozenConfig
 from lopt.estimators import validation_estimator
@@ -80,7 +80,7 @@ def meta_train(
         state, outer_step, tally = done.state, done.outer_step, UnitTally()
         yield done
         last = outer_step == phase.outer_steps
-        if last or outer_step % phase.validate_every == 0:
+        if phase.is_validated_at(outer_step):
             validated = _validate(phase, tasks, optimizer, state, pool, tally, seed=seed, costs=costs)
             state = validated.state
             yield validated
@@ -117,26 +117,34 @@ def _outer_step(
         phase.estimator,
         tasks,
         optimizer,
-        seed=(seed, TRAINING, step),
+        seed=(*root_of(phase, seed), TRAINING, step),
         transport=transport.name,
         outer_step=step,
     )
     results = _run(pool, units, state.theta, costs, state.estimator_states)
-    gradient = aggregate(
-        [transport.unpack(result.gradient, phase.estimator, state.theta) for result in results]
-    )
-    state = apply_meta_gradient(phase, state, gradient)
+    used = {task: result for task, result in enumerate(results) if result.is_finite}
+    if used:
+        gradient = aggregate(
+            [transport.unpack(result.gradient, phase.estimator, state.theta) for result in used.values()]
+        )
+        state = apply_meta_gradient(phase, state, gradient)
+    else:  # nothing to go by: theta stays
+        gradient = jax.tree.map(np.zeros_like, state.theta)
+        state = state._replace(outer_step=state.outer_step + 1)
     if state.estimator_states:
         state = state._replace(estimator_states=tuple(result.state for result in results))
     gradient_norm, cosine = trace.follow(gradient)
     for task, result in enumerate(results):
         tally.received(0, result.cost)
-        tally.used(task, result.meta_loss, result.squared_norm)
+        if task in used:
+            tally.used(task, result.meta_loss, result.squared_norm)
+        else:
+            tally.num_not_finite += 1
     telemetry = tally.telemetry(gradient_norm, cosine, tasks)
     return OuterStepDone(
         outer_step=int(state.outer_step),
         state=state,
-        meta_loss=float(np.mean([result.meta_loss for result in results])),
+        meta_loss=float(np.mean([result.meta_loss for result in used.values()] or [np.nan])),
         gradient_norm=gradient_norm,
         num_inner_steps=sum(result.num_inner_steps for result in results),
         metrics=_mean_metrics(results) | telemetry.metrics(),
@@ -156,7 +164,7 @@ def _validate(
     costs: Sequence[float] | None,
 ) -> Validated:
     estimator = validation_estimator(phase.estimator)
-    units = work_units(estimator, tasks, optimizer, seed=(seed, VALIDATION), sigma=0.0)
+    units = work_units(estimator, tasks, optimizer, seed=(*root_of(phase, seed), VALIDATION), sigma=0.0)
     results = _run(pool, units, state.theta_average, costs)
     for result in results:
         tally.spent(result.cost)

@@ -78,6 +78,10 @@ class Phase(FrozenConfig):
     start_from: str | None = None
     """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
 
+    def is_validated_at(self, outer_step: int) -> bool:
+        """Whether the averaged theta of that outer step is validated: now and then, and the last."""
+        return outer_step == self.outer_steps or outer_step % self.validate_every == 0
+
     @field_validator("distribution")
     @classmethod
     def _known_distribution(cls, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import jax
@@ -17,6 +18,15 @@ from task_generator.task_config import TaskConfig
 
 TRAINING, VALIDATION, ASYNCHRONOUS = 0, 1, 2
 """Separate streams of randomness; a validation unit's stream does not depend on the outer step."""
+
+
+def root_of(phase: Phase, seed: int) -> tuple[int, int]:
+    """Returns what every stream of a phase's randomness begins with.
+
+    The phases of one pipeline share its seed. With equal streams a phase would draw the directions of the one it
+    starts from again, whose noise its start depends on.
+    """
+    return seed, zlib.crc32(phase.name.encode())
 
 
 def work_units(

@@ -7,6 +7,7 @@ same hardware and libraries, computes the same bits. Compiled programs are kept 
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, partial
@@ -129,6 +130,11 @@ class WorkResult(NamedTuple):
     """Of the gradient; not finite if a number of the gradient is not."""
     cost: UnitCost = UnitCost()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it can be used: gradient and loss are finite."""
+        return math.isfinite(self.meta_loss) and math.isfinite(self.squared_norm)
+
 
 def build_optimizer(optimizer_json: str) -> LearnedOptimizer:
     """Returns the learned optimizer that an architecture configuration in JSON describes.
@@ -236,14 +242,14 @@ class AsyncUnit(NamedTuple):
     """Whether this worker has done a window of this task before."""
 
 
-_TRAJECTORIES: OrderedDict[tuple[str, str, str], PyTree] = OrderedDict()
-"""Of this worker, by run, task and estimator; as many as it keeps programs."""
+_TRAJECTORIES: OrderedDict[tuple[str, ...], PyTree] = OrderedDict()
+"""Of this worker, by run, task, estimator and optimizer; as many as it keeps programs."""
 
 
 def run_async_unit(sent: AsyncUnit, theta: Theta) -> tuple[WorkResult, bool]:
     """Returns the next window's result, without its state, and whether a trajectory was lost and started again."""
     unit = sent.unit
-    key = (sent.run, unit.task, unit.estimator)
+    key = (sent.run, unit.task, unit.estimator, unit.optimizer)
     state = _TRAJECTORIES.pop(key, None)
     with timed() as timer:
         if state is None:

@@ -22,7 +22,7 @@ from pydantic import (
 
 from curriculum.control import Command
 from curriculum.evaluation.baseline_budgets import BUDGETS
-from curriculum.evaluation.summary import NormalizerName
+from curriculum.evaluation.summary import POINTS_PER_HORIZON, NormalizerName, points_along
 from curriculum.phase import Mode
 from curriculum.phases import CURRICULA, PHASES
 from curriculum.probes import PROBES
@@ -88,7 +88,13 @@ def _check_gate(gate: str | None) -> str | None:
     return gate
 
 
+def _check_horizon(horizon: int) -> int:
+    points_along(horizon, POINTS_PER_HORIZON)
+    return horizon
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Horizon = Annotated[int, Field(ge=10, le=1_000_000), AfterValidator(_check_horizon)]
 
 
 class Parameters(BaseModel):
@@ -227,7 +233,7 @@ class BaselinesParameters(Parameters):
         min_length=1,
         description="The tasks to compare on: sets of held-out tasks, and of tasks like those trained on.",
     )
-    horizon: int = Field(200, ge=10, le=1_000_000, description="Inner steps that every optimizer is given.")
+    horizon: Horizon = Field(200, description="Inner steps that every optimizer is given.")
     num_seeds: int = Field(3, ge=1, le=100, description="Independent runs of each optimizer on each task.")
     baselines: tuple[BudgetName, ...] = Field(
         ("quick",),
@@ -327,5 +333,5 @@ class PipelineParameters(ArchitectureParameters):
     outer_steps: int | None = Field(
         None, ge=1, le=10_000_000, description="Outer steps of every phase. None: as many as each phase says."
     )
-    horizon: int = Field(200, ge=10, le=1_000_000, description="Inner steps of the evaluation.")
+    horizon: Horizon = Field(200, description="Inner steps of the evaluation.")
     num_seeds: int = Field(3, ge=1, le=100, description="Independent runs per optimizer and task.")

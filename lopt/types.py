@@ -75,8 +75,6 @@ class TaskFamily(Protocol):
 class LearnedOptimizer(Protocol):
     """A network that turns gradients into updates."""
 
-    config: Any
-    """The configuration that built it: frozen, with `architecture` and a fingerprint."""
     reads_loss: bool
     """Whether `update` needs the keyword `value`, the loss. A class attribute: where it is True, a missing loss is
     an error that names the fix; where it is False, `value` may be left out and never changes the update."""

@@ -63,6 +63,13 @@ def compile_unoptimized() -> bool:
 
 
 @pytest.fixture
+def is_optimized(pytestconfig: pytest.Config) -> bool:
+    """Whether programs are compiled as for users. Hardly optimized, two programs that do the same may differ by a
+    rounding: what must be equal bit for bit is so in the slow tests, and close in the others."""
+    return bool(pytestconfig.getoption("--optimized"))
+
+
+@pytest.fixture
 def xla_flags(pytestconfig: pytest.Config) -> str:
     """XLA's flags for a process that a test starts for the test's own programs: as this one's."""
     return "" if pytestconfig.getoption("--optimized") else UNOPTIMIZED

@@ -36,6 +36,7 @@ class Assignment:
         self._max_tries, self._kept = max_tries, programs_per_worker
         self._compiled: dict[str, OrderedDict[int, None]] = {}
         self._homes = [0] * num_tasks
+        self._suspects: set[int] = set()
 
     @property
     def active(self) -> list[int]:
@@ -67,10 +68,26 @@ class Assignment:
         self.issued[task] += 1
         return task
 
+    def next_group(self, worker: str, count: int) -> tuple[int, ...]:
+        """Returns the tasks of the worker's next message: so many, or a single one that is suspected of failing."""
+        tasks = [self.next(worker) for _ in range(count)]
+        alone = next((task for task in tasks if task in self._suspects), None)
+        if alone is None or count == 1:
+            return tuple(tasks)
+        tasks.remove(alone)
+        for task in tasks:
+            self.give_back(task)
+        return (alone,)
+
+    def suspect(self, tasks: Sequence[int]) -> None:
+        """Takes note of tasks that failed together: one of them may be why."""
+        self._suspects.update(tasks)
+
     def succeeded(self, task: int) -> None:
         """Counts a result."""
         self.returned[task] += 1
         self._failures[task].clear()
+        self._suspects.discard(task)
 
     def failed(self, task: int, reason: str) -> bool:
         """Counts a failure; returns whether the task is left out because of it."""
@@ -94,3 +111,4 @@ class Assignment:
             compiled.pop(task, None)
         self._homes[task] = 0
         self._failures[task].clear()
+        self._suspects.discard(task)

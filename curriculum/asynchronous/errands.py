@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from curriculum.transports import TRANSPORTS
 from curriculum.transports.base import Packed
 from curriculum.worker import AsyncUnit, WorkResult, WorkUnit, run_async_unit, run_work_unit
@@ -41,8 +39,7 @@ class Part(NamedTuple):
     @property
     def is_in_sum(self) -> bool:
         """Whether the answer's sum has its gradient: it and the loss are finite."""
-        result = self.result
-        return result is not None and bool(np.isfinite(result.meta_loss) and np.isfinite(result.squared_norm))
+        return self.result is not None and self.result.is_finite
 
 
 class Answer(NamedTuple):

@@ -100,6 +100,8 @@ class FanInStream:
                 taken.append(finished)
                 continue
             worker = self._worker_of.pop(finished.tag, None)
+            for other in finished.others:
+                self._worker_of.pop(other, None)
             if finished.failure or worker is None or not isinstance(finished.result, Answer):
                 taken.append(finished)
                 continue

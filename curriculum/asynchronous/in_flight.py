@@ -42,17 +42,27 @@ class InFlight:
         """Returns those of the messages that are known, which are so no more."""
         return [self._sent.pop(tag) for tag in tags if tag in self._sent]
 
-    def pop_late(self, now: float, limit: float) -> list[tuple[int, Sent]]:
+    def pop_late(self, now: float, limit: float) -> list[tuple[int, Sent, bool]]:
         """Returns the messages, known no more, whose units had more than `limit` seconds each.
 
-        The second message of a worker waits for its first.
+        The second message of a worker waits for its first. So the worker's others go with its first, and the flag
+        says which of them had begun.
         """
+        in_hand: dict[str, int] = {}
+        for tag, sent in self._sent.items():  # in the order that they were sent in
+            if not sent.is_under_way:
+                in_hand.setdefault(sent.worker, tag)
+
+        def is_late(sent: Sent) -> bool:
+            return now - sent.started > limit * UNITS_PER_WORKER * len(sent.tasks)
+
+        stuck = {worker for worker, tag in in_hand.items() if is_late(self._sent[tag])}
         late = [
-            (tag, sent)
+            (tag, sent, sent.is_under_way or in_hand[sent.worker] == tag)
             for tag, sent in self._sent.items()
-            if now - sent.started > limit * UNITS_PER_WORKER * len(sent.tasks)
+            if (is_late(sent) if sent.is_under_way else sent.worker in stuck)
         ]
-        self.pop([tag for tag, _ in late])
+        self.pop([tag for tag, _, _ in late])
         return late
 
     def validations(self) -> set[int | None]:

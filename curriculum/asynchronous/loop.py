@@ -26,10 +26,12 @@ from curriculum.asynchronous.crew import Crew
 from curriculum.asynchronous.errands import Answer, run_errand
 from curriculum.asynchronous.gradient_batch import GradientBatch
 from curriculum.asynchronous.in_flight import InFlight, Sent
+from curriculum.asynchronous.lookout import Lookout
+from curriculum.asynchronous.resampling import Resampler
 from curriculum.asynchronous.running_validations import RunningValidation, RunningValidations
 from curriculum.asynchronous.unit_writer import UnitWriter
 from curriculum.control import ReadControl, controlled, no_control
-from curriculum.errors import AllTasksFailedError, NoWorkersError
+from curriculum.errors import AllTasksFailedError
 from curriculum.events import (
     CheckpointDue,
     Controlled,
@@ -50,8 +52,6 @@ from lopt.types import Theta
 from task_generator.task_config import TaskConfig
 
 WAIT_SECONDS = 0.5
-NO_WORKER_SECONDS = 120.0
-"""How long the loop waits for a worker to come (back)."""
 
 
 class AsynchronousLearner:
@@ -69,36 +69,49 @@ class AsynchronousLearner:
         read_control: ReadControl,
         sample_task: Callable[[int], TaskConfig] | None,
         clock: Callable[[], float],
+        run: str,
     ) -> None:
         self.original, self.phase, self.tasks, self.optimizer = phase, phase, list(tasks), optimizer
-        self.state, self.stream, self.seed = state, stream, seed
-        self.read_control, self.sample_task, self.clock = read_control, sample_task, clock
+        self.state, self.stream = state, stream
+        self.read_control, self.clock = read_control, clock
         self.assignment = Assignment(len(tasks), max_tries=phase.max_tries)
         self.batch = GradientBatch(state.theta)
         self.sent = InFlight()
-        self.validations = RunningValidations()
+        self.validations = RunningValidations(len(tasks), phase.max_tries)
         self.changes: dict[str, Any] = {}
-        self.num_restarted = self.num_resampled = self.num_failed = 0
+        self.num_restarted = self.num_failed = 0
         self.outer_step = int(state.outer_step)
+        self.resampler = Resampler(
+            sample_task,
+            phase.resample_probability,
+            seed=seed,
+            num_tasks=len(tasks),
+            began_at=self.outer_step,
+        )
         self._tag = 0
         self.crew = Crew()
         self.transport = transport_of(phase, state.theta)
         self.writer = UnitWriter(
-            phase, tasks, optimizer, self.transport.name, seed=seed, began_at=self.outer_step
+            phase, tasks, optimizer, self.transport.name, seed=seed, began_at=self.outer_step, run=run
         )
-        self._looked_at = self._checked_at = clock()
-        self._alone_since: float | None = None
-        self._theta = self._as_numpy(state.theta)
+        self._measured_on = frozenset(range(len(tasks)))
+        self.lookout = Lookout(stream, self.crew, clock)
+        self._checked_at = clock()
+        self._theta = _as_numpy(state.theta)
         self._trace = GradientTrace()
 
     def events(self) -> Iterator[LearnerEvent]:
         """Yields what happens, to the end of the phase."""
-        if self.outer_step == 0 and np.isinf(float(self.state.best_validation)):
+        if self.phase.is_validated_at(
+            self.outer_step
+        ):  # of the start, or of a step whose validation was lost
             self._validate()
+        if self.outer_step == 0 and np.isinf(float(self.state.best_validation)):
             yield CheckpointDue(0, self.state)
         while self.outer_step < self.phase.outer_steps:
             control = self.read_control()
             if control.command == "stop":
+                yield from self._finish_validations()
                 yield CheckpointDue(self.outer_step, self.state)
                 return
             if control.command == "pause":
@@ -108,9 +121,12 @@ class AsynchronousLearner:
                 self.changes, self.phase = control.changes, controlled(self.original, control)
                 yield Controlled(self.outer_step, self.state, self.changes)
             yield from self._round(may_start=True)
-        while self.validations:  # the last theta's
-            yield from self._round(may_start=False)
+        yield from self._finish_validations()
         yield CheckpointDue(self.outer_step, self.state)
+
+    def _finish_validations(self) -> Iterator[LearnerEvent]:
+        while self.validations:
+            yield from self._round(may_start=False)
 
     def _round(self, *, may_start: bool) -> Iterator[LearnerEvent]:
         """Gives work to whoever has room, and takes in what has finished."""
@@ -122,24 +138,9 @@ class AsynchronousLearner:
         yield from self._give_up_late_ones()
 
     def _look_around(self) -> None:
-        """Takes note of workers that came or went; not in every round, of which there may be thousands a second."""
-        now = self.clock()
-        if len(self.crew) and now - self._looked_at < WAIT_SECONDS:
-            return
-        self._looked_at = now
-        gone = set(self.crew.update(self.stream.workers()))
-        if gone:
+        if gone := self.lookout.gone(self.outer_step):
             self.assignment.forget(list(gone))
             self.writer.gone(gone)
-        if len(self.crew):
-            self._alone_since = None
-            return
-        self._alone_since = now if self._alone_since is None else self._alone_since
-        if now - self._alone_since > NO_WORKER_SECONDS:
-            raise NoWorkersError(
-                f"no worker for {NO_WORKER_SECONDS:g} s, at outer step {self.outer_step}. Start workers, and "
-                "run the same command again: it goes on from the last checkpoint."
-            )
 
     def _start_on(self, worker: str, may_start: bool) -> bool:
         """Starts a unit on the worker, of a validation if one waits; returns whether there was one to start."""
@@ -154,8 +155,7 @@ class AsynchronousLearner:
     def _send(self, worker: str) -> None:
         """Sends units of as many tasks as one message may have, and no more than the worker's share of a batch."""
         share = max(1, self._batch_size // len(self.crew))
-        count = min(self.transport.units_per_message, share)
-        tasks = tuple(self.assignment.next(worker) for _ in range(count))
+        tasks = self.assignment.next_group(worker, min(self.transport.units_per_message, share))
         self._tag += 1
         errand = self.writer.errand(worker, tasks, self._tag, self.outer_step)
         self.stream.start(worker, run_errand, (errand, self._theta), tag=self._tag)
@@ -166,8 +166,8 @@ class AsynchronousLearner:
         return self.phase.batch_size or self.phase.num_static_configs
 
     def _validate(self) -> None:
-        theta = self._as_numpy(self.state.theta_average)
-        self.validations.begin(self.outer_step, theta, self.assignment.active)
+        theta = _as_numpy(self.state.theta_average)
+        self.validations.begin(self.outer_step, theta)
 
     def _send_validation(self, worker: str, validation: RunningValidation, task: int) -> None:
         self._tag += 1
@@ -193,12 +193,15 @@ class AsynchronousLearner:
                 )
             elif sent.validation is not None:
                 self.batch.tally.spent(finished.result.cost)
-                self.validations.take(sent.validation, sent.tasks[0], finished.result.meta_loss)
-                yield from self._close_validations()
+                result = finished.result
+                self.validations.take(
+                    sent.validation, sent.tasks[0], result.meta_loss, result.num_inner_steps
+                )
             else:
                 self.writer.answered(sent.worker, sent.tasks)
         if known and isinstance(finished.result, Answer):
             yield from self._take_gradients(finished.result)
+        yield from self._close_validations()
 
     def _take_gradients(self, answer: Answer) -> Iterator[LearnerEvent]:
         if self.outer_step >= self.phase.outer_steps:
@@ -211,7 +214,7 @@ class AsynchronousLearner:
             else:
                 self.num_restarted += part.was_restarted
                 self.assignment.succeeded(part.task)
-                self._maybe_resample(part.task)
+                self._resample(part.task)
         if self.batch.count >= self._batch_size:
             yield from self._step()
 
@@ -220,14 +223,14 @@ class AsynchronousLearner:
         gradient, metrics, num_inner_steps = self.batch.take()
         self.state = apply_meta_gradient(self.phase, self.state, gradient)
         self.outer_step += 1
-        self._theta = self._as_numpy(self.state.theta)
+        self._theta = _as_numpy(self.state.theta)
         gradient_norm, cosine = self._trace.follow(gradient)
         telemetry = tally.telemetry(gradient_norm, cosine, self.tasks)
         metrics |= telemetry.metrics()
         metrics |= {
             "restarted_trajectories": float(self.num_restarted),
             "failed_units": float(self.num_failed),
-            "resampled_tasks": float(self.num_resampled),
+            "resampled_tasks": float(self.resampler.count),
             "task_share_spread": float(np.ptp([self.assignment.returned[t] for t in self.assignment.active])),
         }
         yield OuterStepDone(
@@ -240,68 +243,81 @@ class AsynchronousLearner:
             telemetry=telemetry,
         )
         last = self.outer_step == self.phase.outer_steps
-        if last or self.outer_step % self.phase.validate_every == 0:
+        if self.phase.is_validated_at(self.outer_step):
             self._validate()
         if not last and self.outer_step % self.phase.checkpoint_every == 0:
             yield CheckpointDue(self.outer_step, self.state)
 
     def _close_validations(self) -> Iterator[LearnerEvent]:
-        """Says which validations have ended; the theta of the best so far is kept."""
+        """Says which validations have ended; the theta of the best so far is kept.
+
+        Only losses of the same tasks compare: without one that was left out, the best begins anew.
+        """
         if not self.validations:
             return
         for done in self.validations.ended(self.sent.validations()):
-            if done.meta_loss < float(self.state.best_validation):
+            is_comparable = self._measured_on == (measured := frozenset(done.losses))
+            if measured and (not is_comparable or done.meta_loss < float(self.state.best_validation)):
+                self._measured_on = measured
                 theta = jax.tree.map(jnp.asarray, done.theta)
                 best = jnp.float32(done.meta_loss)
                 self.state = self.state._replace(best_theta=theta, best_validation=best)
-            yield Validated(done.outer_step, self.state, done.meta_loss, done.per_task, 0.0)
+            yield Validated(done.outer_step, self.state, done.meta_loss, done.per_task, sum(done.inner_steps))
 
     def _failed(
         self, tasks: Sequence[int], reason: str, validation: int | None = None, *, counts: bool = True
     ) -> Iterator[LearnerEvent]:
-        """Gives units that failed to somebody else; `counts` says whether it may be their task's fault."""
+        """Gives units that failed to somebody else; `counts` says whether it may be their task's fault.
+
+        Of several units in one message it is not known whose fault it was: they are sent one by one from then on.
+        """
+        if counts and len(tasks) > 1:
+            self.assignment.suspect(tasks)
+            counts = False
         for task in tasks:
             self.num_failed += 1
-            if counts and self.assignment.failed(task, reason):
-                reasons = self.assignment.reasons(task)
-                yield TaskLeftOut(self.outer_step, self.state, self.tasks[task].label, tuple(reasons))
-                if not self.assignment.active:
-                    raise AllTasksFailedError(
-                        f"all {len(self.tasks)} tasks of phase {self.phase.name!r} failed {self.phase.max_tries} "
-                        f"times in a row; the last: {reason}. The same command goes on from the last checkpoint; a "
-                        "larger `max_tries` of the phase, or fewer workers where memory is short, lets more pass"
-                    )
+            is_other = validation is not None and self.writer.is_replaced(task)
+            if counts and not is_other and self.assignment.failed(task, reason):
+                yield from self._leave_out(task, reason)
             if validation is None:
                 self.assignment.give_back(task)
-            elif task in self.assignment.active:
-                self.validations.again(validation, task)
-        yield from self._close_validations()
+            else:
+                self.validations.failed(validation, task, counts=counts)
+
+    def _leave_out(self, task: int, reason: str) -> Iterator[LearnerEvent]:
+        if not self.writer.is_replaced(task):
+            self.validations.leave_out(task)
+        reasons = tuple(self.assignment.reasons(task))
+        yield TaskLeftOut(self.outer_step, self.state, self.tasks[task].label, reasons)
+        if not self.assignment.active:
+            raise AllTasksFailedError(
+                f"all {len(self.tasks)} tasks of phase {self.phase.name!r} failed {self.phase.max_tries} times in "
+                f"a row; the last: {reason}. The same command goes on from the last checkpoint; a larger "
+                "`max_tries` of the phase, or fewer workers where memory is short, lets more pass"
+            )
 
     def _give_up_late_ones(self) -> Iterator[LearnerEvent]:
         now = self.clock()
         if now - self._checked_at < WAIT_SECONDS:
             return
         self._checked_at = now
-        for tag, sent in self.sent.pop_late(now, self.phase.unit_timeout):
+        for tag, sent, had_begun in self.sent.pop_late(now, self.phase.unit_timeout):
             if not sent.is_under_way:
                 self.crew.finished(sent.worker)
             self.stream.give_up(tag)
             reason = f"not done after {now - sent.started:.0f} s"
-            yield from self._failed(sent.tasks, reason, sent.validation)
+            yield from self._failed(sent.tasks, reason, sent.validation, counts=had_begun)
+        yield from self._close_validations()
 
-    def _maybe_resample(self, task: int) -> None:
-        if self.sample_task is None or not self.phase.resample_probability:
-            return
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self._tag, task]))
-        if rng.random() < self.phase.resample_probability:
-            self.num_resampled += 1
-            self.tasks[task] = self.sample_task(len(self.tasks) + self.num_resampled)
-            self.writer.replaced(task, self.tasks[task])
+    def _resample(self, task: int) -> None:
+        if (config := self.resampler.draw(self._tag, task)) is not None:
+            self.tasks[task] = config
+            self.writer.replaced(task, config)
             self.assignment.replaced(task)
 
-    @staticmethod
-    def _as_numpy(theta: Theta) -> Theta:
-        return jax.tree.map(np.asarray, theta)
+
+def _as_numpy(theta: Theta) -> Theta:
+    return jax.tree.map(np.asarray, theta)
 
 
 def meta_train_asynchronously(
@@ -315,6 +331,7 @@ def meta_train_asynchronously(
     read_control: ReadControl = no_control,
     sample_task: Callable[[int], TaskConfig] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    run: str = "",
 ) -> Iterator[LearnerEvent]:
     """Yields events from `state` to the end of the phase.
 
@@ -328,6 +345,7 @@ def meta_train_asynchronously(
       read_control: What a person wants now; asked before every round.
       sample_task: Draws the static configuration of that number, for `resample_probability`. None: no re-sampling.
       clock: Seconds, from any origin.
+      run: Tells trajectories that workers keep from those of other runs.
 
     Raises:
       ValueError: If the number of tasks is not the phase's.
@@ -348,5 +366,6 @@ def meta_train_asynchronously(
         read_control=read_control,
         sample_task=sample_task,
         clock=clock,
+        run=run,
     )
     yield from learner.events()

@@ -1,8 +1,12 @@
-"""Validations that run among other units: each of one theta, complete when all tasks' losses are in."""
+"""Validations that run among other units: each of one theta, complete when all tasks' losses are in.
+
+They are of the phase's first tasks, also where re-sampling has put others in their places since: only losses of the
+same tasks compare. A task that cannot be measured is left out of this and all later ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +21,7 @@ class RunningValidation(NamedTuple):
     theta: Theta
     left: list[int]
     losses: dict[int, float]
+    inner_steps: list[float]
 
     @property
     def per_task(self) -> tuple[float, ...]:
@@ -30,17 +35,28 @@ class RunningValidation(NamedTuple):
 
 
 class RunningValidations:
-    """Those that have begun and not ended, the oldest first."""
+    """Those that have begun and not ended, the oldest first.
 
-    def __init__(self) -> None:
+    Args:
+      num_tasks: Of the phase.
+      max_tries: Failures in a row that leave a task out.
+    """
+
+    def __init__(self, num_tasks: int, max_tries: int) -> None:
         self._running: dict[int, RunningValidation] = {}
+        self._max_tries, self._failures = max_tries, [0] * num_tasks
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def begin(self, outer_step: int, theta: Theta, tasks: Sequence[int]) -> None:
+    @property
+    def tasks(self) -> list[int]:
+        """Those that have not been left out."""
+        return [task for task, failures in enumerate(self._failures) if failures < self._max_tries]
+
+    def begin(self, outer_step: int, theta: Theta) -> None:
         """Begins one."""
-        self._running[outer_step] = RunningValidation(outer_step, theta, list(tasks), {})
+        self._running[outer_step] = RunningValidation(outer_step, theta, self.tasks, {}, [])
 
     def next_unit(self) -> tuple[RunningValidation, int] | None:
         """Returns a task that is to be sent, which then counts as sent; None if there is none."""
@@ -49,13 +65,26 @@ class RunningValidations:
                 return validation, validation.left.pop(0)
         return None
 
-    def take(self, outer_step: int, task: int, loss: float) -> None:
-        """Takes in a loss."""
+    def take(self, outer_step: int, task: int, loss: float, inner_steps: float) -> None:
+        """Takes in a loss, and what it cost."""
+        self._failures[task] = 0
         self._running[outer_step].losses[task] = loss
+        self._running[outer_step].inner_steps.append(inner_steps)
 
-    def again(self, outer_step: int, task: int) -> None:
-        """Puts a task back that has to be sent again."""
-        self._running[outer_step].left.append(task)
+    def failed(self, outer_step: int, task: int, *, counts: bool) -> None:
+        """Puts a task back that has to be sent again, unless it has failed too often in a row."""
+        self._failures[task] += counts
+        if self._failures[task] < self._max_tries:
+            self._running[outer_step].left.append(task)
+        else:
+            self.leave_out(task)
+
+    def leave_out(self, task: int) -> None:
+        """Leaves a task out, of those that have begun too."""
+        self._failures[task] = self._max_tries
+        for validation in self._running.values():
+            if task in validation.left:
+                validation.left.remove(task)
 
     def ended(self, in_flight: Collection[int | None]) -> Iterator[RunningValidation]:
         """Yields those that are complete, in order; `in_flight` has the outer steps of units still out."""

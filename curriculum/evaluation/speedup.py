@@ -32,9 +32,9 @@ class SpeedupNormalizer(NamedTuple):
     def equivalent_steps(self, loss: np.ndarray | float) -> np.ndarray:
         """Returns how many baseline steps reach each loss; 0 for one that is not finite or above the start."""
         loss = np.asarray(loss, np.float64)
-        # np.interp wants rising abscissae. Where the running minimum is flat, the first step to reach it counts.
-        falling, first = np.unique(self.losses, return_index=True)
-        steps = np.interp(loss, falling, self.steps[first], left=self.max_steps, right=0.0)
+        # np.interp wants rising abscissae. Where the running minimum is flat, the first step counts for the flat's
+        # own loss, and its last step is where the way to the next lower loss begins.
+        steps = np.interp(loss, self.losses[::-1], self.steps[::-1], left=self.max_steps, right=0.0)
         return np.where(np.isfinite(loss), steps, 0.0)
 
     def speedup(self, loss: np.ndarray | float, steps_trained: int) -> np.ndarray:

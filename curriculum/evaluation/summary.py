@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from curriculum.evaluation.baseline_budgets import EXTENDED_NORMALIZER, Trials, expand, setting_text
 from curriculum.evaluation.curves import CurveBatch
@@ -18,8 +18,31 @@ from task_generator.evaluation_task import EvaluationTask
 CANDIDATE, INITIALISATION = "candidate", "initialisation"
 NormalizerName = Literal["adam", "extended"]
 NORMALIZERS: dict[str, tuple[str, ...]] = {"adam": ("adam",), "extended": EXTENDED_NORMALIZER}
+POINTS_PER_HORIZON = 20
 SPEEDUP_FLOOR = 0.01
 """In geometric means, a run that learned nothing counts as a hundred times slower, not infinitely."""
+
+
+def points_along(horizon: int, wanted: int) -> int:
+    """Returns how many evaluations, equally far apart, end exactly at the horizon: about as many as wanted.
+
+    Raises:
+      ValueError: If no number from half to twice as many divides the horizon; names the nearest that one does.
+    """
+
+    def divisors(steps: int) -> list[int]:
+        if steps <= wanted:
+            return [steps]
+        return [n for n in range(max(wanted // 2, 1), 2 * wanted + 1) if steps % n == 0]
+
+    if not divisors(horizon):
+        others = (horizon + sign * by for by in range(1, horizon) for sign in (-1, 1))
+        near = next(steps for steps in others if divisors(steps))
+        raise ValueError(
+            f"`horizon` must be a multiple of a number from {max(wanted // 2, 1)} to {2 * wanted}, so that curves "
+            f"have a point at its end, got {horizon}. Try {near}."
+        )
+    return min(divisors(horizon), key=lambda n: (abs(n - wanted), -n))
 
 
 class EvaluationConfig(FrozenConfig):
@@ -32,8 +55,8 @@ class EvaluationConfig(FrozenConfig):
     normalizer_factor: int = Field(5, ge=1)
     """The normalising baselines run this many times longer: the largest speed-up that can be seen."""
     num_seeds: int = Field(3, ge=1)
-    points_per_horizon: int = Field(20, ge=1)
-    """Evaluations along one horizon, the start not counted."""
+    points_per_horizon: int = Field(POINTS_PER_HORIZON, ge=1)
+    """Evaluations along one horizon, the start not counted: about as many, so that the last is at its end."""
     baselines: tuple[str, ...] = ("quick",)
     """Budgets or baselines to compare with (`curriculum.evaluation.baseline_budgets`); and the normaliser's."""
 
@@ -46,6 +69,11 @@ class EvaluationConfig(FrozenConfig):
             raise ValueError(str(error)) from None  # pydantic collects ValueErrors, not KeyErrors
         return names
 
+    @model_validator(mode="after")
+    def _has_points(self) -> Self:
+        points_along(self.horizon, self.points_per_horizon)
+        return self
+
     @property
     def trials(self) -> tuple[Trials, ...]:
         """Every baseline with its trials, the normaliser's first."""
@@ -54,17 +82,17 @@ class EvaluationConfig(FrozenConfig):
     @property
     def eval_every(self) -> int:
         """Steps between two points of a curve."""
-        return max(self.horizon // self.points_per_horizon, 1)
+        return self.horizon // self.last_point
 
     @property
     def last_point(self) -> int:
         """Index of the point at the horizon."""
-        return self.horizon // self.eval_every
+        return points_along(self.horizon, self.points_per_horizon)
 
     def num_intervals(self, baseline: str) -> int:
         """Returns how many evaluations a baseline's curve has after its start; a normaliser's runs on."""
         is_normalizer = baseline in NORMALIZERS[self.normalizer]
-        return self.points_per_horizon * (self.normalizer_factor if is_normalizer else 1)
+        return self.last_point * (self.normalizer_factor if is_normalizer else 1)
 
 
 class OptimizerResult(FrozenConfig):

@@ -120,7 +120,7 @@ def _learned(task: EvaluationTask, optimizer: OptimizerReference, config: Evalua
     return CurveJob(
         task=task,
         name=LEARNED,
-        unit=_unit(task, optimizer.architecture, config, config.points_per_horizon),
+        unit=_unit(task, optimizer.architecture, config, config.last_point),
         settings=(optimizer.theta, optimizer.initial_theta),
         identities=((optimizer.fingerprint, {}), (initial, {})),
     )

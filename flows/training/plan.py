@@ -38,7 +38,8 @@ from storage.model_registry import ModelRegistry
 from storage.registry_reading import DEFAULT_MODEL
 from task_generator.task_config import TaskConfig
 
-VERSION = 1
+VERSION = 2
+"""Of what the numbers of a run are a function of; 2: every phase has random numbers of its own."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from curriculum.control import ReadControl
 from curriculum.events import CheckpointDue, LearnerEvent, OuterStepDone, Paused, Validated
 from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import meta_train
+from curriculum.phase import Phase
 from curriculum.worker import init_states
 from flows.errors import PhaseStoppedError
 from flows.optimizer_reference import TRAINED_ON
@@ -27,6 +28,7 @@ from flows.training.history import PhaseHistory
 from flows.training.plan import PhasePlan
 from flows.training.prefect_watch import watched
 from flows.training.telemetry import PhaseTelemetry
+from lopt.types import PyTree
 from storage.checkpoints import CheckpointInfo, load_checkpoint
 from storage.errors import StorageError
 from storage.tracking import Run
@@ -52,11 +54,15 @@ class PhaseProgress:
     run_id: str | None = None
     stored: CheckpointInfo | None = None
 
+    def take_step(self, event: OuterStepDone) -> None:
+        """Takes in an outer step that is over."""
+        self.state = event.state
+        self.history.add_step(event)
+
 
 def restore_phase(plan: PhasePlan, session: Session) -> PhaseProgress:
     """Returns the run's newest good checkpoint, or its start. Damaged checkpoints are named and passed over."""
-    states = init_states(plan.tasks, plan.phase.estimator, plan.optimizer, plan.theta)
-    fresh = init_learner(plan.phase, plan.theta, states)
+    fresh = init_learner(plan.phase, plan.theta, _estimator_states(plan))
     skipped = len(session.checkpoints.skipped)
     info = session.checkpoints.latest_good(plan.run_name)
     for damage in session.checkpoints.skipped[skipped:]:
@@ -71,6 +77,13 @@ def restore_phase(plan: PhasePlan, session: Session) -> PhaseProgress:
         run_id=checkpoint.metadata["run_id"],
         stored=info,
     )
+
+
+def _estimator_states(plan: PhasePlan) -> tuple[PyTree, ...]:
+    """Returns the trajectories of synchronous training; asynchronous workers keep theirs."""
+    if plan.phase.mode == "asynchronous":
+        return ()
+    return init_states(plan.tasks, plan.phase.estimator, plan.optimizer, plan.theta)
 
 
 def run_phase(
@@ -136,7 +149,12 @@ def _events(
     stream = session.pool.stream()
     try:
         yield from meta_train_asynchronously(
-            *arguments, stream, seed=plan.seed, read_control=read_control, sample_task=plan.sample_task
+            *arguments,
+            stream,
+            seed=plan.seed,
+            read_control=read_control,
+            sample_task=plan.sample_task,
+            run=progress.run_id or "",
         )
     finally:
         stream.close()
@@ -151,29 +169,47 @@ def _take_in(
     advance: Callable[..., None],
 ) -> None:
     last, note = time.monotonic(), ""
+    held: OuterStepDone | None = None  # a step that is not over before its validation
     for event in events:
         now = time.monotonic()
         progress.seconds, last = progress.seconds + now - last, now
-        progress.state = event.state
         match event:
             case OuterStepDone():
-                progress.history.add_step(event)
+                if _waits_for_validation(plan.phase, event.outer_step):
+                    held = event
+                else:
+                    progress.take_step(event)
                 advance(note=f"meta-loss {event.meta_loss:.3f}{note}")
             case Validated():
+                if held is not None and event.outer_step == held.outer_step:
+                    progress.take_step(held)
+                    held = None
                 progress.history.add_validation(event)
                 first, best = progress.history.validation_range() or (event.meta_loss, event.meta_loss)
                 note = f", validation {first:.3f} → {best:.3f}"
             case CheckpointDue():
+                progress.state = event.state
                 telemetry.flush()
                 _store(plan, progress, session)
             case Paused():
                 time.sleep(PAUSE_SECONDS)
+        if held is None:
+            progress.state = event.state
         telemetry.take(event)
     if int(progress.state.outer_step) < plan.phase.outer_steps:
         raise PhaseStoppedError(
             f"phase {plan.phase.name!r} was told to stop at outer step {int(progress.state.outer_step)} of "
             f"{plan.phase.outer_steps}; its checkpoint is stored. The same command continues."
         )
+
+
+def _waits_for_validation(phase: Phase, outer_step: int) -> bool:
+    """Whether a run that ends now must do the step again: its validation would be missing for ever.
+
+    Asynchronous training goes on meanwhile, and validates again what it starts from; its last step waits.
+    """
+    is_last = outer_step == phase.outer_steps
+    return phase.is_validated_at(outer_step) if phase.mode == "synchronous" else is_last
 
 
 def _store(plan: PhasePlan, progress: PhaseProgress, session: Session) -> None:

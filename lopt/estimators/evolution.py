@@ -100,7 +100,12 @@ def draw_lanes(config: TasksConfig, family: TaskFamily, key: PRNGKey) -> Dynamic
 
 
 def evolution_gradient(
-    config: EvolutionConfig, directions: Directions, losses: jax.Array, sigma: Scalar
+    config: EvolutionConfig,
+    directions: Directions,
+    losses: jax.Array,
+    sigma: Scalar,
+    *,
+    scale: float | Scalar = 1.0,
 ) -> tuple[Theta, dict[str, Scalar], jax.Array]:
     """Returns the mean over tasks of each task's estimate, what its losses and spread were, and its weights.
 
@@ -113,16 +118,19 @@ def evolution_gradient(
       directions: Of the lanes.
       losses: [lanes, 2], the twins' meta-losses.
       sigma: What the twins were perturbed with. 0 measures theta itself; the gradient then is zero.
+      scale: What every loss counts, after differences have been clipped: a window's share of the unroll.
     """
     held = losses if config.difference_clip is None else _clip_differences(losses, config.difference_clip)
-    by_task, own = directions.by_task(config.num_tasks), held.reshape(config.num_tasks, config.num_pairs, 2)
+    own = (scale * held).reshape(config.num_tasks, config.num_pairs, 2)
+    by_task = directions.by_task(config.num_tasks)
     shaped = jax.vmap(lambda one: utilities(one, config.task_normalization))(own)
     # σ = 0 makes the twins equal and the gradient zero, not 0/0.
     shaped = shaped / jnp.maximum(2.0 * sigma * config.num_pairs, 1e-12)
     weights = jax.vmap(lambda d, u: d.weights(u))(by_task, shaped)
     squares = jax.vmap(lambda d, w: d.squared_norm(w))(by_task, weights)  # of each task's gradient
     if config.task_normalization == "unit_norm":
-        weights = weights / jnp.maximum(jnp.sqrt(squares), 1e-12)[:, None, None]
+        # Rounding can leave the square of a sum that cancels below zero.
+        weights = weights / jnp.maximum(jnp.sqrt(jnp.maximum(squares, 0.0)), 1e-12)[:, None, None]
         squares = (squares > 0.0).astype(jnp.float32)
     of_lanes = weights.reshape(losses.shape) / config.num_tasks
     gradient = directions.weighted_sum(of_lanes)

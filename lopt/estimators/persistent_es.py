@@ -85,9 +85,8 @@ class PersistentEs:
         )
         end = self.unroller.window_end(before, length_key, outer_step)
         after, losses = self.unroller.advance(twins, before, end)
-        gradient, metrics, _ = evolution_gradient(
-            c, total, self._share(losses.T, before, after, outer_step), sigma
-        )
+        share = self._share(before, after, outer_step)
+        gradient, metrics, _ = evolution_gradient(c, total, losses.T, sigma, scale=share)
         num_steps = (end - before.step).astype(jnp.float32)
         result = MetaGradient(
             gradient,
@@ -100,16 +99,14 @@ class PersistentEs:
     def _sample(self, theta: Theta, key: PRNGKey) -> Directions:
         return self.config.perturbation.sample(theta, key, self.unroller.num_lanes)
 
-    def _share(
-        self, losses: jax.Array, before: Trajectory, after: Trajectory, outer_step: int | Scalar
-    ) -> jax.Array:
-        """Returns what the window adds to the unroll's loss, times the number of windows T / K.
+    def _share(self, before: Trajectory, after: Trajectory, outer_step: int | Scalar) -> Scalar:
+        """Returns what the window's loss counts in the unroll's, times the number of windows T / K.
 
-        The mean over windows then is the gradient of the unroll's loss; K is their mean length.
+        The mean over windows then is the gradient of the unroll's loss; K is their mean length. A trajectory that
+        is cut before its horizon has no final loss.
         """
         length = self.unroller.mean_length(outer_step)
         if self.config.aggregate == "final":
             windows = before.horizon.astype(jnp.float32) / length
-            return jnp.where(after.is_over, losses * windows, 0.0)
-        share: jax.Array = losses * (after.step - before.step).astype(jnp.float32) / length
-        return share
+            return jnp.where(after.step >= before.horizon, windows, 0.0)
+        return (after.step - before.step).astype(jnp.float32) / length

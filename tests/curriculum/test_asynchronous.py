@@ -12,7 +12,8 @@ import pytest
 from curriculum.asynchronous.assignment import SLACK, Assignment
 from curriculum.asynchronous.errands import Part
 from curriculum.asynchronous.gradient_batch import GradientBatch
-from curriculum.asynchronous.loop import NO_WORKER_SECONDS, meta_train_asynchronously
+from curriculum.asynchronous.lookout import NO_WORKER_SECONDS
+from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream, stand_in_result
 from curriculum.control import Control, controlled
 from curriculum.errors import AllTasksFailedError, NoWorkersError
@@ -274,7 +275,88 @@ def test_tasks_are_drawn_anew(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) 
     last = steps(run(restless, tiny_tasks, SimulatedStream(2), sample_task=sample))[-1]
     assert last.metrics["resampled_tasks"] == len(drawn)
     assert 8 <= len(drawn) <= 35  # of about 42 units
-    assert drawn == list(range(3, 3 + len(drawn)))
+    assert drawn == list(range(2, 2 + len(drawn)))
+    after = init_learner(restless, THETA)._replace(outer_step=jax.numpy.int32(7))
+    first = list(drawn)
+    run(restless, tiny_tasks, SimulatedStream(2), sample_task=sample, state=after)
+    assert not set(first) & set(drawn[len(first) :])  # a run that goes on draws other tasks
+
+
+def test_validations_stay_with_the_first_tasks(phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:
+    """Whatever is drawn meanwhile: losses of other tasks would not compare."""
+    measured: list[str] = []
+
+    def note(unit: WorkUnit, theta: Any) -> WorkResult:
+        if unit.sigma == 0.0:
+            measured.append(unit.task)
+        return stand_in_result(unit, theta)
+
+    family = tiny_tasks[0].family
+    sample = lambda number: TaskConfig(family=derive(family, batch_size=10 + number % 50))
+    restless = derive(phase, resample_probability=1.0)
+    events = run(restless, tiny_tasks, SimulatedStream(2, result=note), sample_task=sample)
+    assert steps(events)[-1].metrics["resampled_tasks"] > 4
+    assert sorted(measured) == sorted([task.canonical_json() for task in tiny_tasks] * 3)
+    assert all(e.num_inner_steps == 20.0 for e in events if isinstance(e, Validated))
+
+
+def test_without_a_task_that_was_left_out_the_best_begins_anew(
+    phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    """The second task's loss is 100 until it fails: after that the mean of the rest is no improvement."""
+    second, broken = tiny_tasks[1].canonical_json(), []
+
+    def result(unit: WorkUnit, theta: Any) -> WorkResult:
+        loss = 100.0 if unit.task == second else float(len(broken))  # worse from then on
+        return stand_in_result(unit, theta)._replace(meta_loss=loss)
+
+    def fails(unit: WorkUnit, worker: str) -> str:
+        if unit.outer_step == 4 and unit.task == second:
+            broken.append(unit)
+        return "no" if broken and unit.task == second else ""
+
+    events = run(phase, tiny_tasks, SimulatedStream(2, fails=fails, result=result))
+    validations = [e for e in events if isinstance(e, Validated)]
+    assert [len(e.per_task) for e in validations] == [2, 2, 1]
+    last = events[-1].state
+    assert float(last.best_validation) == validations[-1].meta_loss == len(broken)
+
+
+def test_who_waits_behind_a_unit_that_never_ends_is_not_blamed(
+    phase: Phase, tiny_tasks: tuple[TaskConfig, ...]
+) -> None:
+    first = tiny_tasks[0].canonical_json()
+
+    class Stuck(SimulatedStream):
+        """One worker; what is given up frees it."""
+
+        def give_up(self, tag: int) -> None:
+            super().give_up(tag)
+            self.free_at = dict.fromkeys(self.names, self.now)
+
+    seconds = lambda unit, worker: 1e9 if unit.task == first else 1.0
+    impatient = derive(phase, unit_timeout=50.0)
+    events = run(impatient, tiny_tasks, Stuck(1, seconds))
+    assert [e.task for e in events if isinstance(e, TaskLeftOut)] == [tiny_tasks[0].label]
+    assert steps(events)[-1].outer_step == phase.outer_steps
+
+
+def test_of_a_message_that_was_lost_whole_only_what_fails_alone_is_blamed() -> None:
+    assignment = Assignment(2, max_tries=1)
+    group = assignment.next_group("w", 4)
+    assert (len(group), set(group)) == (4, {0, 1})
+    assignment.suspect(group)
+    for task in group:
+        assignment.give_back(task)
+    (innocent,) = assignment.next_group("w", 4)
+    assignment.succeeded(innocent)
+    groups = [assignment.next_group("w", 4) for _ in range(4)]
+    alone = [group for group in groups if len(group) == 1]
+    assert alone
+    assert set(alone) == {(1 - innocent,)}
+    assert assignment.failed(1 - innocent, "it was this one")
+    assert assignment.active == [innocent]
+    assert assignment.next_group("w", 3) == (innocent,) * 3
 
 
 def never() -> Any:
@@ -346,6 +428,11 @@ def test_a_lost_trajectory_starts_again_and_says_so(
         assert result.state == ()
     assert windows == [2.0, 2.0, 1.0, 2.0]
     assert flags == [False, False, False, True]  # the last worker was expected to have one
+    other = PacerConfig(controller_size=3)  # of another size: a run of it must not go on with these
+    bigger = jax.tree.map(np.asarray, other.build().init_theta(jax.random.key(0)))
+    unit = unit._replace(optimizer=other.canonical_json())
+    result, restarted = run_async_unit(AsyncUnit(unit, "other", False), bigger)
+    assert (result.metrics["window"], restarted) == (2.0, False)
 
 
 def test_a_unit_is_told_the_outer_step_that_it_was_sent_in(

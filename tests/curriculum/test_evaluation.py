@@ -58,6 +58,29 @@ def test_flat_envelope_counts_from_its_first_step() -> None:
     assert float(normalizer.equivalent_steps(1.0)) == 1.0
 
 
+def test_below_a_flat_the_way_down_begins_at_its_end() -> None:
+    """Losses 1 at step 0, .5 from 100 to 400, .4 at 500: .45 is half-way between 400 and 500."""
+    curves = np.asarray([[[1.0, 0.5, 0.5, 0.5, 0.5, 0.4]]])
+    normalizer = fit_normalizer(np.arange(6) * 100, curves)
+    steps = normalizer.equivalent_steps(np.asarray([0.75, 0.5, 0.499, 0.45, 0.4, 0.3, 1.0, 1.1]))
+    np.testing.assert_allclose(steps, [50.0, 100.0, 401.0, 450.0, 500.0, 500.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("horizon", "points"), [(200, 20), (2_000, 20), (250, 25), (50, 25), (30, 15), (13, 13), (2, 2), (34, 17)]
+)
+def test_the_last_point_of_a_curve_is_at_the_horizon(horizon: int, points: int) -> None:
+    config = EvaluationConfig(horizon=horizon, normalizer_factor=3)
+    assert config.last_point == points
+    assert config.last_point * config.eval_every == horizon
+    assert config.num_intervals("adam") * config.eval_every == 3 * horizon
+
+
+def test_a_horizon_without_such_a_point_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a multiple of a number from 10 to 40.*got 101. Try 100"):
+        EvaluationConfig(horizon=101)
+
+
 def test_tuned_index_never_picks_a_diverged_rate() -> None:
     curves = np.asarray([[[1.0, np.nan]], [[1.0, 0.5]], [[1.0, 0.7]]])
     assert tuned_index(curves, 1) == 1

@@ -77,10 +77,13 @@ def estimates(config: TasksConfig, count: int = 2) -> tuple[Any, list[MetaGradie
     return jax.tree.map(np.asarray, theta), results
 
 
-def assert_same_bits(found: Any, expected: Any) -> None:
+def assert_same(found: Any, expected: Any, *, exactly: bool) -> None:
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(leaf, other, strict=True)
+        if exactly:
+            np.testing.assert_array_equal(leaf, other, strict=True)
+        else:
+            np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("perturbation", sorted(PERTURBATIONS))
@@ -264,7 +267,9 @@ def theta() -> Any:
     return jax.tree.map(np.asarray, CONFIG.build().init_theta(jax.random.key(0)))
 
 
-def test_an_errand_of_real_units(tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...], theta: Any) -> None:
+def test_an_errand_of_real_units(
+    tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...], theta: Any, is_optimized: bool
+) -> None:
     """Seeds and losses are the worker's own bits here, partial sums the sum, and a measurement has no gradient."""
     how, architecture = tiny_phase.estimator.canonical_json(), CONFIG.canonical_json()
     dense = [
@@ -281,5 +286,6 @@ def test_an_errand_of_real_units(tiny_phase: Phase, tiny_tasks: tuple[TaskConfig
         assert "ValidationError" in answer.parts[2].failure
         assert [part.result.meta_loss for part in answer.parts[:2]] == [r.meta_loss for r in results]
         found = transport.unpack(answer.packed, tiny_phase.estimator, theta)
-        assert_same_bits(found, TRANSPORTS["dense"].add([result.gradient for result in results]))
+        expected = TRANSPORTS["dense"].add([result.gradient for result in results])
+        assert_same(found, expected, exactly=is_optimized)
     assert run_work_unit(dense[0]._replace(sigma=0.0), theta).gradient == ()

@@ -51,6 +51,7 @@ def test_names_are_choices_in_the_form() -> None:
         ),
         (TrainParameters, {"architecture_config": '{"architecture": "velo"}'}, "unknown field of pacer"),
         (EvaluateParameters, {"evaluation_sets": ["heldout"]}, "Did you mean 'heldout_demo'"),
+        (EvaluateParameters, {"horizon": 101}, "Try 100"),
         (SampleParameters, {"count": 0}, "greater than or equal to 1"),
         (TrainParameters, {"learning_rate": 0.0}, "greater than 0"),
         (SampleParameters, {"cuont": 3}, "Extra inputs"),

@@ -11,8 +11,10 @@ import pytest
 
 from lopt.estimators import ESTIMATORS
 from lopt.estimators.combined import merge_by_variance
-from lopt.estimators.evolution import EvolutionConfig, mean_over_tasks
+from lopt.estimators.evolution import EvolutionConfig, evolution_gradient, mean_over_tasks
+from lopt.estimators.full_es import FullEsConfig
 from lopt.estimators.unrolled_backprop import drop_not_finite
+from lopt.perturbations import AntitheticConfig
 from tests.support.learned_rate import (
     HORIZON,
     RATE,
@@ -99,6 +101,54 @@ def test_a_finishing_window_is_credited_with_its_own_perturbation() -> None:
     samples = trajectories(build("persistent_es", aggregate="final", num_pairs=16), 8_000, HORIZON // WINDOW)
     expected = slope(lambda rate: final_loss_of_windows(rate, SIGMA))
     assert_unbiased(samples, expected)
+
+
+def test_a_trajectory_that_is_cut_early_has_no_final_loss() -> None:
+    """A staggered first one ends somewhere: what it is then is not the loss at the horizon."""
+    estimator = build("persistent_es", aggregate="final", stagger=True)
+
+    def first(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        state = estimator.init(THETA, key)
+        result, state = estimator.estimate(THETA, state, key)
+        return state.trajectory.is_over & (state.trajectory.step < HORIZON), result.mean["rate"]
+
+    cut, gradients = jax.jit(jax.vmap(first))(jax.random.split(jax.random.key(3), 200))
+    assert np.sum(cut) > 10
+    np.testing.assert_array_equal(np.asarray(gradients)[np.asarray(cut)], 0.0)
+
+
+def test_differences_are_clipped_before_a_window_s_share_is_taken() -> None:
+    """Four windows, a final loss that counts four times: a clip that no difference reaches changes nothing."""
+    key = jax.random.key(1)
+
+    def last(**changes: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        estimator = build("persistent_es", aggregate="final", **changes)
+        state = estimator.init(THETA, key)
+        for number in range(HORIZON // WINDOW):
+            result, state = estimator.estimate(THETA, state, jax.random.fold_in(key, number))
+        return np.asarray(result.mean["rate"]), result.metrics
+
+    free, metrics = last()
+    largest = 3.0 * float(metrics["pair_difference_rms"])  # of the losses themselves, four pairs
+    assert free != 0.0
+    np.testing.assert_allclose(last(difference_clip=largest)[0], free, rtol=1e-6)
+
+
+def test_a_sum_that_cancels_has_a_norm() -> None:
+    """With a theta of one number, rounding can make the square of a sum a little less than zero."""
+    directions = AntitheticConfig().sample({"rate": jnp.float32(0.0)}, jax.random.key(0), 200_000 * 4)
+    losses = jax.random.normal(jax.random.key(1), (200_000 * 4, 2))
+    config = FullEsConfig(
+        sigma=1.0,
+        min_horizon=1,
+        max_horizon=1,
+        num_tasks=200_000,
+        num_pairs=4,
+        task_normalization="unit_norm",
+    )
+    gradient, _, weights = evolution_gradient(config, directions, losses, jnp.float32(1.0))
+    assert np.all(np.isfinite(weights))
+    assert np.isfinite(gradient["rate"])
 
 
 @pytest.mark.parametrize("name", ["truncated_es", "persistent_es", "combined"])
