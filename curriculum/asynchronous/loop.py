@@ -88,7 +88,7 @@ class AsynchronousLearner:
             num_tasks=len(tasks),
             began_at=self.outer_step,
         )
-        self._tag = 0
+        self._tag, self._is_ending = 0, False
         self.crew = Crew()
         self.transport = transport_of(phase, state.theta)
         self.writer = UnitWriter(
@@ -125,6 +125,7 @@ class AsynchronousLearner:
         yield CheckpointDue(self.outer_step, self.state)
 
     def _finish_validations(self) -> Iterator[LearnerEvent]:
+        self._is_ending = True
         while self.validations:
             yield from self._round(may_start=False)
 
@@ -204,7 +205,7 @@ class AsynchronousLearner:
         yield from self._close_validations()
 
     def _take_gradients(self, answer: Answer) -> Iterator[LearnerEvent]:
-        if self.outer_step >= self.phase.outer_steps:
+        if self._is_ending or self.outer_step >= self.phase.outer_steps:
             return  # came in while the last theta was validated
         total = partial(self.transport.unpack, answer.packed, self.phase.estimator, self.state.theta)
         self.batch.add(answer.parts, total, self.outer_step - answer.outer_step, self.phase.max_staleness)
