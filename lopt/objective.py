@@ -124,8 +124,8 @@ def run_window(
 ) -> tuple[InnerState, LossTrace]:
     """Trains the steps `start` ≤ t < `stop` and returns the state after them, and the trace of their losses.
 
-    The training loss of a step is what training saw: of the batch it was made from, and where gradients are delayed of
-    the parameters that they are of. A validation loss is that of a fresh batch at the step's own parameters.
+    The training loss of a step is what training saw: of the batch it was made from, and where gradients are delayed
+    of the parameters that they are of. A validation loss is that of a fresh batch at the step's own parameters.
     """
     key = jax.random.fold_in(key, 1)
     if objective.aggregate == "final":

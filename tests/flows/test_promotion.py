@@ -315,6 +315,7 @@ def child(session: Session, version: int, mode: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
+@pytest.mark.slow
 def test_two_promotions_at_the_same_moment_lose_neither(session: Session) -> None:
     """Version 2 is the faster: whoever comes first, it is champion in the end, and both are in the record."""
     children = {version: child(session, version, "race") for version in (2, 3)}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from optimizers import initial_theta, perturbed_theta, small
 
 from lopt.binding import bind
@@ -78,6 +79,7 @@ def test_the_request_is_found_in_wrappers_and_none_is_none() -> None:
         _, state = chained.update(params, state, params, valid_value=jnp.float32(1.0))
 
 
+@pytest.mark.slow
 def test_rnn_mlp_hears_it_in_meta_training() -> None:
     """Every second step, by itself and vectorised over weights; what it is told changes the run."""
     learned = small("rnn_mlp", validation_interval=2)

@@ -240,7 +240,9 @@ def test_signed_directions_average_to_the_gradients_direction() -> None:
     np.testing.assert_allclose(np.sum(draws.var(axis=0)), (1 - mean**2) / 2, rtol=0.05)
 
 
-@pytest.mark.parametrize(("size", "signed"), [(2, True), (6, False), (6, True)])
+@pytest.mark.parametrize(
+    ("size", "signed"), [pytest.param(2, True, marks=pytest.mark.slow), (6, False), (6, True)]
+)
 def test_directions_that_are_not_drawn_whole_average_like_those_that_are(size: int, signed: bool) -> None:
     """First to fourth moments, along the gradient and across it, against the definition in NumPy."""
     gradient, count, draws = 0.5 * np.arange(1.0, size + 1), 4, 40_000

@@ -198,7 +198,7 @@ def test_variants_are_counted_right_held_out_and_read_back(changes: dict[str, An
             assert str(value) in config.label
 
 
-@pytest.mark.parametrize("kind", ["layer_norm", "batch_norm"])
+@pytest.mark.parametrize("kind", ["layer_norm", pytest.param("batch_norm", marks=pytest.mark.slow)])
 def test_vmapped_low_precision_parameters_equal_a_loop(kind: str) -> None:
     config = derive(
         EXAMPLE,
