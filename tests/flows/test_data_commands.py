@@ -109,7 +109,7 @@ def test_mnist_is_prepared_listed_shown_and_trained_on(home: Path, files: Path, 
     config = TaskConfig(
         family=MlpConfig(hidden_size=4, num_layers=1, image_size=7, batch_size=8, dataset="mnist")
     )
-    with pytest.raises(DatasetNotPreparedError, match=r"`keirin data prepare mnist`.*keirin\[data\]"):
+    with pytest.raises(DatasetNotPreparedError, match=r"`keirin data prepare mnist`.*\[data\]"):
         config.build()
 
     code, output = keirin("prepare", "mnist", "--from", str(files), "--size", "7")
