@@ -452,7 +452,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
     monkeypatch.delitem(sys.modules, "datasets", raising=False)
     monkeypatch.setattr(builtins, "__import__", fail)
     texts = hub_texts(HUB["lm1b"], streaming=False)
-    with pytest.raises(MissingExtraError, match=r"pip install 'keirin\[data\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[data\]'"):
         list(texts["train"]())
 
 
