@@ -36,10 +36,10 @@ import numpy as np
 
 from curriculum.asynchronous.errands import Answer, merge
 from curriculum.asynchronous.fan_in import FanInStream
-from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream
 from curriculum.events import OuterStepDone
 from curriculum.learner import init_learner
+from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase, ThetaOptimizerConfig
 from curriculum.transports import TRANSPORTS, num_bytes
 from curriculum.work_stream import Finished, WorkStream

@@ -12,7 +12,6 @@ only through the clock that is handed in.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ from curriculum.asynchronous.lookout import Lookout
 from curriculum.asynchronous.resampling import Resampler
 from curriculum.asynchronous.running_validations import RunningValidation, RunningValidations
 from curriculum.asynchronous.unit_writer import UnitWriter
-from curriculum.control import ReadControl, controlled, no_control
+from curriculum.control import ReadControl, controlled
 from curriculum.errors import AllTasksFailedError
 from curriculum.events import (
     CheckpointDue,
@@ -102,9 +101,8 @@ class AsynchronousLearner:
 
     def events(self) -> Iterator[LearnerEvent]:
         """Yields what happens, to the end of the phase."""
-        if self.phase.is_validated_at(
-            self.outer_step
-        ):  # of the start, or of a step whose validation was lost
+        # Of the start, or of a step whose validation may have been lost with the run before.
+        if self.phase.is_validated_at(self.outer_step):
             self._validate()
         if self.outer_step == 0 and np.isinf(float(self.state.best_validation)):
             yield CheckpointDue(0, self.state)
@@ -258,7 +256,8 @@ class AsynchronousLearner:
             return
         for done in self.validations.ended(self.sent.validations()):
             is_comparable = self._measured_on == (measured := frozenset(done.losses))
-            if measured and (not is_comparable or done.meta_loss < float(self.state.best_validation)):
+            is_best = not is_comparable or done.meta_loss < float(self.state.best_validation)
+            if is_best and np.isfinite(done.meta_loss):
                 self._measured_on = measured
                 theta = jax.tree.map(jnp.asarray, done.theta)
                 best = jnp.float32(done.meta_loss)
@@ -319,54 +318,3 @@ class AsynchronousLearner:
 
 def _as_numpy(theta: Theta) -> Theta:
     return jax.tree.map(np.asarray, theta)
-
-
-def meta_train_asynchronously(
-    phase: Phase,
-    tasks: Sequence[TaskConfig],
-    optimizer: FrozenConfig,
-    state: LearnerState,
-    stream: WorkStream,
-    *,
-    seed: int,
-    read_control: ReadControl = no_control,
-    sample_task: Callable[[int], TaskConfig] | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    run: str = "",
-) -> Iterator[LearnerEvent]:
-    """Yields events from `state` to the end of the phase.
-
-    Args:
-      phase: What to do; its batch size, staleness and limits count.
-      tasks: The static configurations to begin with.
-      optimizer: Architecture configuration of the learned optimizer.
-      state: Where to start: `init_learner(…)` or a restored checkpoint.
-      stream: Who computes.
-      seed: Of the phase.
-      read_control: What a person wants now; asked before every round.
-      sample_task: Draws the static configuration of that number, for `resample_probability`. None: no re-sampling.
-      clock: Seconds, from any origin.
-      run: Tells trajectories that workers keep from those of other runs.
-
-    Raises:
-      ValueError: If the number of tasks is not the phase's.
-      NoWorkersError: If there is no worker for two minutes.
-      AllTasksFailedError: If every task has failed too often.
-    """
-    if len(tasks) != phase.num_static_configs:
-        raise ValueError(
-            f"phase {phase.name!r} holds num_static_configs={phase.num_static_configs} tasks, got {len(tasks)}"
-        )
-    learner = AsynchronousLearner(
-        phase,
-        tasks,
-        optimizer,
-        state,
-        stream,
-        seed=seed,
-        read_control=read_control,
-        sample_task=sample_task,
-        clock=clock,
-        run=run,
-    )
-    yield from learner.events()

@@ -66,10 +66,11 @@ class RunningValidations:
         return None
 
     def take(self, outer_step: int, task: int, loss: float, inner_steps: float) -> None:
-        """Takes in a loss, and what it cost."""
-        self._failures[task] = 0
-        self._running[outer_step].losses[task] = loss
+        """Takes in a loss, and what it cost; one of a task that was left out meanwhile does not count."""
         self._running[outer_step].inner_steps.append(inner_steps)
+        if self._failures[task] < self._max_tries:
+            self._failures[task] = 0
+            self._running[outer_step].losses[task] = loss
 
     def failed(self, outer_step: int, task: int, *, counts: bool) -> None:
         """Puts a task back that has to be sent again, unless it has failed too often in a row."""

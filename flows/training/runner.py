@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.control import ReadControl
 from curriculum.events import CheckpointDue, LearnerEvent, OuterStepDone, Paused, Validated
 from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import meta_train
+from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
 from curriculum.worker import init_states
 from flows.errors import PhaseStoppedError

@@ -13,12 +13,12 @@ from curriculum.asynchronous.assignment import SLACK, Assignment
 from curriculum.asynchronous.errands import Part
 from curriculum.asynchronous.gradient_batch import GradientBatch
 from curriculum.asynchronous.lookout import NO_WORKER_SECONDS
-from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream, stand_in_result
 from curriculum.control import Control, controlled
 from curriculum.errors import AllTasksFailedError, NoWorkersError
 from curriculum.events import CheckpointDue, Controlled, OuterStepDone, Paused, TaskLeftOut, Validated
 from curriculum.learner import init_learner
+from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
 from curriculum.work_stream import Finished, InProcessWorkStream
 from curriculum.worker import AsyncUnit, WorkResult, WorkUnit, run_async_unit

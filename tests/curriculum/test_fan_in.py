@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from curriculum.asynchronous.fan_in import FanInStream
-from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream
 from curriculum.events import OuterStepDone, TaskLeftOut, Validated
 from curriculum.learner import init_learner
+from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
 from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import WorkResult, WorkUnit

@@ -12,12 +12,12 @@ import pytest
 
 from curriculum.asynchronous.errands import part_of
 from curriculum.asynchronous.gradient_batch import GradientBatch
-from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream
 from curriculum.events import OuterStepDone
 from curriculum.gradient_size import squared_norm
 from curriculum.learner import init_learner
 from curriculum.meta_train import meta_train
+from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
 from curriculum.telemetry import NO_COST, GradientTrace, StepTelemetry, TaskLoss, UnitTally, spread
 from curriculum.unit_cost import CostTimer, UnitCost, timed

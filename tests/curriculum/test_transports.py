@@ -14,10 +14,10 @@ import pytest
 from pydantic import ValidationError
 
 from curriculum.asynchronous.errands import Answer, Errand, merge, run_errand
-from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.asynchronous.simulated_stream import SimulatedStream
 from curriculum.events import OuterStepDone
 from curriculum.learner import init_learner
+from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
 from curriculum.transports import LARGE, TRANSPORTS, choose, num_bytes
 from curriculum.units_of_work import transport_of

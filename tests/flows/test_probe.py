@@ -122,7 +122,7 @@ def test_all_means_all_that_fit(session: Session, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("values", "said", "code"),
     [
-        ({"probe": "implicit"}, "--probe: unknown probe 'implicit'; known: 'all', 'batch_size'", 2),
+        ({"probe": "implicit"}, "probe: unknown probe 'implicit'; known: 'all', 'batch_size'", 2),
         ({"optimizer": "initial:pacr"}, "unknown architecture 'pacr'; known: ", 2),
         ({"optimizer": "shipped:pacr"}, "unknown shipped weights 'pacr'; known: ", 2),
         ({"optimizer": "nowhere.npz"}, "no weights file 'nowhere.npz'", 1),
@@ -150,7 +150,7 @@ def test_the_command_runs_a_probe_and_says_where_it_is(keirin: Any, workspace: W
     answer = keirin("probe", "implicit_regularization", "initial:learnable_sgd", "--quick")
     assert answer.code == 0, answer.err
     assert "implicit_regularization-initial-learnable-sgd-quick.png" in answer.out
-    assert keirin("probe", "implicit").error.startswith("--probe: unknown probe 'implicit'")
+    assert keirin("probe", "implicit").error.startswith("probe: unknown probe 'implicit'")
 
 
 def test_the_list_has_every_probe() -> None:

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from curriculum.asynchronous.loop import meta_train_asynchronously
 from curriculum.events import LearnerEvent, OuterStepDone, Validated
 from curriculum.learner import LearnerState, init_learner
 from curriculum.meta_train import meta_train
+from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase, ThetaOptimizerConfig
 from curriculum.worker import WorkerPool
 from flows.errors import SchedulerUnreachableError
