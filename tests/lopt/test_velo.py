@@ -160,14 +160,19 @@ def test_loss_features_are_the_published_ones(golden: Path, num_steps: int, pref
     arrays = read_arrays(golden, "e_loss_features.npz")
     decays = la.loss_decays(jnp.float32(num_steps))
     np.testing.assert_allclose(decays, arrays[f"{prefix}{num_steps}/decays"], rtol=1e-6)
+    # Differences of nearly equal averages: a rounding more in one program than in the other is all of a feature.
+    update, features = (
+        jax.jit(fn.__wrapped__, compiler_options=AS_FOR_USERS)
+        for fn in (la.update_loss_accumulators, la.loss_features)
+    )
     acc = la.init_loss_accumulators()
     for t, loss in enumerate(arrays["losses_negative" if prefix else "losses"]):
-        acc = la.update_loss_accumulators(acc, jnp.float32(loss), decays)
+        acc = update(acc, jnp.float32(loss), decays)
         for name, mine in (("means", acc.means), ("running_min", acc.running_min)):
             np.testing.assert_allclose(mine, arrays[f"{prefix}{num_steps}/{name}"][t], rtol=1e-4)
         tolerance = 1e-3 if num_steps == 100_000 else 1e-4
         expected = arrays[f"{prefix}{num_steps}/features"][t]
-        np.testing.assert_allclose(la.loss_features(acc, decays), expected, atol=tolerance)
+        np.testing.assert_allclose(features(acc, decays), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("lost", [jnp.nan, jnp.inf, -jnp.inf])
