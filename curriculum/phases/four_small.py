@@ -34,7 +34,7 @@ FOUR_SMALL_TASKS = Phase(
         task_normalization="unit_norm",
     ),
     theta_optimizer=ThetaOptimizerConfig(learning_rate=3e-3, gradient_clip=1.0),
-    outer_steps=600,
+    outer_steps=330,
     validate_every=20,
     checkpoint_every=20,
 )
