@@ -17,7 +17,8 @@ from flows.report_data import collect
 from flows.reporting import PhaseReport, meta_training_png
 from flows.session import Session, current_session
 from flows.training.plan import PhasePlan, plan_phase
-from flows.training.runner import PhaseProgress, run_phase
+from flows.training.progress import PhaseProgress
+from flows.training.runner import run_phase
 from storage.model_registry import CANDIDATE
 from storage.registry_reading import DEFAULT_MODEL
 from storage.tracking import Run

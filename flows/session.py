@@ -91,7 +91,7 @@ class Session:
 
     def release_memory(self) -> None:
         """Gives back what compiling left behind, here and in the workers, when a step is over."""
-        from flows.workers.units import release_memory  # imports JAX
+        from flows.workers.memory import release_memory  # imports JAX
 
         release_memory()
         refresh = getattr(self._pool, "refresh", None)

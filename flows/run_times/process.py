@@ -175,7 +175,7 @@ def main() -> None:
         out.write(json.dumps(message) + "\n")
         out.flush()
 
-    from flows.workers.units import release_memory  # which imports this file
+    from flows.workers.memory import release_memory  # imports JAX
     from runtime_model.timing import TimingSettings, time_step
     from task_generator.task_config import TaskConfig
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from curriculum.control import ReadControl
 from curriculum.events import CheckpointDue, LearnerEvent, OuterStepDone, Paused, Validated
-from curriculum.learner import LearnerState, init_learner
+from curriculum.learner import init_learner
 from curriculum.meta_train import meta_train
 from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
@@ -27,37 +26,14 @@ from flows.training.control_records import ControlFile
 from flows.training.history import PhaseHistory
 from flows.training.plan import PhasePlan
 from flows.training.prefect_watch import watched
+from flows.training.progress import PhaseProgress
 from flows.training.telemetry import PhaseTelemetry
 from lopt.types import PyTree
-from storage.checkpoints import CheckpointInfo, load_checkpoint
+from storage.checkpoints import load_checkpoint
 from storage.errors import StorageError
 from storage.tracking import Run
 
 PAUSE_SECONDS = 0.5
-
-
-@dataclass
-class PhaseProgress:
-    """Where a run of a phase is.
-
-    Attributes:
-      state: Of the learner.
-      history: What was seen on the way.
-      seconds: Spent so far, earlier parts of the run included.
-      run_id: Of the tracked run; None before the first.
-      stored: The newest checkpoint of `state`'s past.
-    """
-
-    state: LearnerState
-    history: PhaseHistory = field(default_factory=PhaseHistory)
-    seconds: float = 0.0
-    run_id: str | None = None
-    stored: CheckpointInfo | None = None
-
-    def take_step(self, event: OuterStepDone) -> None:
-        """Takes in an outer step that is over."""
-        self.state = event.state
-        self.history.add_step(event)
 
 
 def restore_phase(plan: PhasePlan, session: Session) -> PhaseProgress:

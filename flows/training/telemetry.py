@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curriculum.events import Controlled, LearnerEvent, OuterStepDone, Paused, TaskLeftOut, Validated
 from curriculum.telemetry import StepTelemetry
@@ -15,11 +15,9 @@ from flows.reporting.series import Series
 from flows.session import Session
 from flows.training.live_page import LivePage, live_page
 from flows.training.plan import PhasePlan
+from flows.training.progress import PhaseProgress
 from storage.metric_writer import MetricWriter
 from storage.tracking import Run
-
-if TYPE_CHECKING:
-    from flows.training.runner import PhaseProgress
 
 RATE_SECONDS = 30.0
 RECENT_STEPS = 200

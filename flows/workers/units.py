@@ -6,18 +6,13 @@ worker for ever, a gigabyte after fifty of them, so both are given back when the
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
-import sys
 from collections.abc import Sequence
 from typing import Any
-
-import jax
 
 from curriculum.evaluation.curves import CurveBatch, CurveUnit, run_curve_unit
 from curriculum.evaluation.step_cost import CostUnit, run_cost_unit
 from flows.run_times.process import TimingProcess
+from flows.workers.memory import release_memory
 from lopt.config import derive
 from runtime_model.machine import load_average, this_machine
 from runtime_model.timing import unmeasured
@@ -57,15 +52,6 @@ def cost_unit(unit: CostUnit, settings: Sequence[Any]) -> tuple[float, ...]:
         return run_cost_unit(unit, settings)
     finally:
         release_memory()
-
-
-def release_memory() -> None:
-    """Drops compiled programs and gives freed memory back to the system."""
-    jax.clear_caches()
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def killed_timing(config_json: str, reason: str) -> dict[str, Any]:
