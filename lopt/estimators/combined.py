@@ -139,7 +139,7 @@ def merge_by_variance(by_backprop: jax.Array, by_evolution: jax.Array) -> tuple[
     other_rp, other_es = variance_rp[::-1], variance_es[::-1]
     total = other_rp + other_es
     weight = jnp.where(total > 0.0, other_es / total, 0.5)
-    exploded = variance_rp > EXPLODED * variance_es.max(axis=0)
+    exploded = variance_rp > EXPLODED * variance_es.max(axis=0, keepdims=True)
     weight = jnp.where(exploded | ~jnp.isfinite(other_rp), 0.0, weight)
     halves = weight * jnp.mean(backprop, axis=1) + (1.0 - weight) * jnp.mean(by_evolution, axis=1)
     return jnp.mean(halves, axis=0), weight
