@@ -59,11 +59,6 @@ class Estimates(NamedTuple):
     variance: float  # of one pair: the trace of its covariance
     seconds: float  # median of an estimate
 
-    @property
-    def mean(self) -> np.ndarray:
-        """The mean meta-gradient [numbers]."""
-        return self.gradients.mean(axis=0)
-
 
 def programs(kinds: dict[str, dict[str, Any]], sigma: float) -> tuple[dict[str, Callable[..., Any]], Any]:
     """Returns one compiled (theta, key) → flat meta-gradient per kind, and theta."""

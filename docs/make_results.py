@@ -29,7 +29,7 @@ VERSION = "keirin.version"
 
 
 class RunOnRecord(NamedTuple):
-    """One run of a phase, complete or not."""
+    """One run of a phase that has registered its result."""
 
     report: LiveReport
     architecture: str

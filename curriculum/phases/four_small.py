@@ -6,8 +6,8 @@
 
 About twenty minutes on two CPU cores. Networks of 32 units and of two convolutions, on digits and photographs, with
 initial weights of random scale; docs/results.md shows runs. Nothing is drawn by predicted run time, so that two
-machines train on the same tasks. Rates, σ and lengths are those that the shipped weights were made with
-(`examples/meta_train_an_architecture.py`).
+machines train on the same tasks. Rates, σ and lengths are the defaults of
+`examples/meta_train_an_architecture.py`.
 """
 
 from __future__ import annotations
