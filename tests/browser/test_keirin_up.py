@@ -10,214 +10,26 @@ may talk to this machine only: they have to work without a network.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
-import urllib.request
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import yaml
+from running_keirin import RUN_SECONDS, STOP_SECONDS, Up, wait_for
 
 from flows.parameters import TrainParameters
 from flows.servers.deploy import deployment_file
-from flows.servers.running_services import RunningServices, read_services
+from flows.servers.running_services import read_services
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
 
 pytestmark = pytest.mark.browser
-
-HOME_VARIABLE = "KEIRIN_BROWSER_HOME"
-MARK = "KEIRIN_BROWSER_MARK"
-"""An environment variable that every process of `keirin up` inherits, wherever it moves to."""
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-START_SECONDS, RUN_SECONDS, STOP_SECONDS = 240.0, 600.0, 120.0
-"""Generous: a machine that does something else as well is no failure."""
-
-
-@dataclass(frozen=True)
-class Up:
-    """A running `keirin up`."""
-
-    process: subprocess.Popen[bytes]
-    services: RunningServices
-    home: Path
-    log: Path
-    mark: str
-
-    def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Asks the Prefect server."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.services.prefect_api}{path}", data, headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
-
-    def processes(self) -> list[psutil.Process]:
-        """Returns every living process that was started by this `keirin up`, or by one of those."""
-        return [process for process in psutil.process_iter() if _has_mark(process, self.mark)]
-
-
-def _has_mark(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, OSError):
-        return False
-
-
-def wait_for(what: str, condition: Callable[[], Any], *, seconds: float) -> Any:
-    """Returns what `condition` returns as soon as that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {seconds:g} s")
-        time.sleep(0.5)
-    return found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Path:
-    """The browser, or a skip that says what is missing."""
-    pytest.importorskip(
-        "playwright.sync_api", reason="playwright is missing: `make test-browser` installs it"
-    )
-    found = os.environ.get("KEIRIN_CHROMIUM") or shutil.which("chromium")
-    if found is None or not Path(found).is_file():
-        pytest.skip("no chromium: `apt install chromium`, or set KEIRIN_CHROMIUM to a Chromium's path")
-    return Path(found)
-
-
-@pytest.fixture(scope="module")
-def home(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a fitted run-time model, and nothing trained yet."""
-    home = tmp_path_factory.mktemp("workspace") / "home"
-    if prepared := os.environ.get(HOME_VARIABLE):
-        _borrow_runtime_model(Path(prepared), home)
-        return home
-    for step in ("time", "fit"):
-        command = [sys.executable, "-m", "flows.cli", step, "--count", "12", "--home", str(home)]
-        done = subprocess.run(command, cwd=home.parent, env=_environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return home
-
-
-def _borrow_runtime_model(source: Path, home: Path) -> None:
-    """Copies no more than a phase needs: MLflow's database would still point into `source`."""
-    record = json.loads((source / "state.json").read_text("utf-8")).get("runtime_model")
-    if record is None:
-        pytest.fail(
-            f"{HOME_VARIABLE}={source} has no run-time model: run `keirin time` and `keirin fit` there"
-        )
-    for folder in ("runtime_model", "compilation_cache"):
-        if (source / folder).is_dir():
-            shutil.copytree(source / folder, home / folder)
-    (home / "state.json").write_text(json.dumps({"runtime_model": record}), "utf-8")
-
-
-def _environment(**more: str) -> dict[str, str]:
-    """Returns this process's variables without what would choose another workspace or server."""
-    kept = {name: v for name, v in os.environ.items() if not name.startswith(("KEIRIN_", "PREFECT_API"))}
-    return {**kept, **more}
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-@pytest.fixture(scope="module")
-def up(home: Path) -> Iterator[Up]:
-    """`keirin up` on free ports, started somewhere that is no checkout."""
-    ports = zip(("--prefect-port", "--mlflow-port", "--dask-port"), map(str, _free_ports(3)), strict=True)
-    options = ["--home", str(home), "--workers", "2", *(word for pair in ports for word in pair)]
-    log, mark = home.parent / "up.log", uuid.uuid4().hex
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "up", *options],
-            cwd=home.parent,
-            env=_environment(**{MARK: mark}),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-
-        def ready() -> RunningServices | None:
-            assert process.poll() is None, log.read_text("utf-8")
-            return read_services(home) if "Ready." in log.read_text("utf-8") else None
-
-        services = wait_for("`keirin up` is ready", ready, seconds=START_SECONDS)
-        yield Up(process, services, home, log, mark)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()  # its servers end by themselves: they hang on its lifelines
-                process.wait()
-
-
-@pytest.fixture(scope="module")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("screenshots")
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    """A fresh profile, so that nothing has been dismissed or remembered."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"),
-            executable_path=chromium,
-            headless=True,
-            args=FLAGS,
-            viewport={"width": 1600, "height": 1100},
-        )
-        context.set_default_timeout(60_000)
-        context.route(re.compile(r"^https?://(?!127\.0\.0\.1[:/])"), lambda route: route.abort())
-        yield context
-        context.close()
-
-
-@pytest.fixture
-def page(browser: BrowserContext, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A new tab, photographed when the test is over."""
-    page = browser.new_page()
-    # MLflow greets a new profile with dialogs that cover the page.
-    greeting = page.get_by_role("button", name=re.compile("^(Try it now|Got it)$"))
-    page.add_locator_handler(greeting, lambda button: button.first.click())
-    yield page
-    page.screenshot(path=screenshots / f"{request.node.name}.png")
-    page.close()
 
 
 def open_train_form(page: Page, up: Up) -> Locator:

@@ -14,16 +14,23 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from made_up_report import made_up_report
 
 from curriculum.phase import Phase, ThetaOptimizerConfig
 from curriculum.worker import InProcessWorkerPool
+from flows.optimizer_reference import initial_theta
+from flows.reporting import ReportData
+from lopt.architectures import ARCHITECTURES
 from lopt.config import derive
 from lopt.estimators.full_es import FullEsConfig
 from runtime_model.prediction import Prediction
 from runtime_model.reference import reference_timings
 from runtime_model.rejection import ProblemSizeThresholds
 from runtime_model.timing import StepTiming
+from storage.checkpoints import CheckpointStore
 from storage.mlflow_client import migrate_tracking_database
+from storage.model_registry import ModelRegistry
+from storage.tracking import MlflowTracker
 from storage.workspace import Workspace
 
 Refused = Callable[..., "Answer"]
@@ -149,6 +156,28 @@ def workspace(tmp_path: Path, empty_database: Path) -> Workspace:
     workspace = Workspace(tmp_path / "home").ensure()
     shutil.copy(empty_database, workspace.mlflow_database)
     return workspace
+
+
+@pytest.fixture
+def champions(workspace: Workspace) -> Workspace:
+    """Two registered optimizers: version 2 is champion and candidate, version 1 was champion before."""
+    optimizer = ARCHITECTURES["pacer"]()
+    registry, store = ModelRegistry(workspace), CheckpointStore(workspace.checkpoints)
+    run = MlflowTracker(workspace).start_run("first")
+    for step in (1, 2):
+        theta = initial_theta(optimizer.canonical_json(), seed=0)
+        metadata = {"architecture": optimizer.model_dump(mode="json"), "seed": 0}
+        info = store.save("first", step, {"theta": theta, "step": {"n": step * np.ones(3)}}, metadata)
+        version = registry.register("keirin", info, run.run_id)
+        registry.promote("keirin", version)
+    registry.set_alias("keirin", "candidate", 2)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def data() -> ReportData:
+    """What a report is made of: a whole made-up run."""
+    return made_up_report()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures of the storage tests: small trees, and one tracking database for all (it takes seconds)."""
+"""Fixtures of the storage tests: small trees, tiny data sets, one tracking database for all (it takes seconds)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dataset_files import write_mnist
+from prepared_datasets import NUM_TEST, NUM_TRAIN
 
 from storage.checkpoints import CheckpointInfo, CheckpointStore
 from storage.mlflow_client import migrate_tracking_database
@@ -49,3 +51,15 @@ def tracked_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("tracked")).ensure()
     migrate_tracking_database(workspace)
     return workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "home").ensure()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """The four files of a tiny MNIST."""
+    write_mnist(tmp_path / "files", NUM_TRAIN, NUM_TEST)
+    return tmp_path / "files"

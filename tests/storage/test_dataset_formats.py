@@ -1,3 +1,5 @@
+"""Readers of every format of public data: exactly what is in the files, or an error that names the fault."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,0 +1,46 @@
+"""A report's data: they survive storage, and are refused by name where they contradict themselves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from flows.report_data import collect
+from flows.reporting import EvaluationReport, OptimizerCurve, ReportData
+from storage.workspace import Workspace
+
+
+def test_data_survive_json_with_non_finite_values(data: ReportData) -> None:
+    again = ReportData.model_validate_json(data.model_dump_json())
+    assert math.isnan(again.phases[0].meta_loss[40])
+    assert again.evaluation is not None
+    assert again.evaluation.tasks[5].curves[0].high[-1] == math.inf
+    assert again.model_dump_json() == data.model_dump_json()
+
+
+def test_columns_of_different_lengths_are_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="steps has 2, mean has 1"):
+        OptimizerCurve(
+            optimizer="adam", steps=(0, 1), mean=(1.0,), low=(1.0, 1.0), high=(1.0, 1.0), final_losses=()
+        )
+
+
+def test_evaluation_refuses_optimizers_it_does_not_know(data: ReportData) -> None:
+    assert data.evaluation is not None
+    fields = data.evaluation.model_dump()
+    fields["optimizers"] = fields["optimizers"][:3]
+    with pytest.raises(ValidationError, match=r"names \['adamw'\], absent from `optimizers`"):
+        EvaluationReport.model_validate(fields)
+    fields["optimizers"] = fields["optimizers"][1:]
+    with pytest.raises(ValidationError, match="exactly one of role 'candidate'"):
+        EvaluationReport.model_validate(fields)
+
+
+def test_an_evaluation_in_an_earlier_form_counts_as_none(tmp_path: Path) -> None:
+    """A workspace outlives an update; the report then asks for `keirin evaluate` instead of failing."""
+    workspace = Workspace(tmp_path)
+    workspace.write_state({"evaluation": {"report": {"set_name": "x", "optimisers": []}}})
+    assert collect(workspace).evaluation is None

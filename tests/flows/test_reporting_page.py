@@ -1,0 +1,121 @@
+"""The report's page: it asks nothing of anyone, shows losses like wins, and survives what it is given."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from report_reading import console_text, read
+
+from flows import reporting
+from flows.reporting import ReportData
+from flows.reporting.views import worst_rows
+
+
+@pytest.fixture(scope="module")
+def page(data: ReportData) -> str:
+    return reporting.render_html(data)
+
+
+def test_page_refers_to_nothing_outside(page: str) -> None:
+    collector = read(page)
+    assert collector.references, "the plots use internal references"
+    assert [r for r in collector.references if not r.startswith("#")] == []
+    assert "@import" not in page
+    assert set(re.findall(r"url\((.)", page)) <= {"#"}
+    assert "<script" not in page
+
+
+def test_internal_references_resolve_and_identifiers_are_unique(page: str) -> None:
+    collector = read(page)
+    assert len(collector.ids) == len(set(collector.ids))
+    wanted = {r[1:] for r in collector.references} | set(re.findall(r"url\(#([^)]*)\)", page))
+    assert wanted <= set(collector.ids)
+
+
+def test_page_has_no_fixed_plot_colours_left(page: str) -> None:
+    """Every colour of a plot is a variable, or the dark page would have light remains."""
+    svgs = "".join(re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL))
+    assert "var(--series-0)" in svgs
+    assert re.findall(r"#[0-9a-f]{6}\b", svgs) == []
+
+
+def test_losses_are_shown_as_clearly_as_wins(page: str) -> None:
+    text = re.sub(r"\s+", " ", " ".join(read(page).text))
+    assert "Faster than tuned Adam on 4 of 6" in text
+    assert "Slower than tuned Adam on 2 of 6" in text
+    for name in ("autoencoder-digits", "autoencoder-photos"):
+        assert text.count(name) >= 3  # in the list, in the table, above its curve
+    assert "1 of 3 seeds diverged" in text
+    assert "at the edge of the grid" in text
+
+
+def test_the_worst_half_has_a_section_of_its_own_worst_first_and_no_curve_is_drawn_twice(
+    data: ReportData, page: str
+) -> None:
+    assert [row.name for row in worst_rows(data)] == ["autoencoder-photos", "autoencoder-digits", "deep-conv"]
+    worst, others = page.split("Where it does worst")[1].split("The other learning curves")
+    assert "of the 6 tasks that the headline is of" in worst
+    assert data.evaluation is not None
+    for task in data.evaluation.tasks:
+        drawn = f"Learning curves on {task.name}"
+        assert (drawn in worst, drawn in others) == (
+            task.name in [row.name for row in worst_rows(data)],
+            task.name not in [row.name for row in worst_rows(data)],
+        )
+        assert page.count(drawn) == 1
+
+
+def test_page_escapes_what_it_is_given(data: ReportData) -> None:
+    hostile = '<img src="http://example.invalid/x.png" onerror="alert(1)">'
+    page = reporting.render_html(data.model_copy(update={"title": hostile, "command": hostile}))
+    assert "<img" not in page
+    assert "&lt;img" in page
+
+
+def test_hostile_task_names_do_not_break_plots(data: ReportData) -> None:
+    assert data.evaluation is not None
+    task = data.evaluation.tasks[0].model_copy(update={"name": 'a<b> & $x_{1$ "c"'})
+    changed = data.evaluation.model_copy(update={"tasks": (task,)})
+    page = reporting.render_html(data.model_copy(update={"evaluation": changed}))
+    read(page)
+    assert "<b> &" not in page
+
+
+def test_an_empty_report_says_what_to_run(data: ReportData) -> None:
+    empty = ReportData(created=data.created, machine=data.machine)
+    text = " ".join(read(reporting.render_html(empty)).text)
+    for command in ("keirin evaluate", "keirin train", "keirin fit", "keirin promote"):
+        assert command in text
+    assert "keirin evaluate" in console_text(empty)
+    assert reporting.summary_lines(empty) == []
+    assert reporting.task_rows(empty) == []
+    with pytest.raises(ValueError, match="keirin evaluate"):
+        reporting.speedup_cdf_png(empty)
+
+
+def test_a_track_has_every_percentile_by_name_on_the_page(data: ReportData) -> None:
+    points = tuple(
+        reporting.TrackPoint(
+            outer_step=step,
+            percentiles=tuple((p, 0.0 if p == 5 else speed * p / 50) for p in (5, 10, 50, 90)),
+            interquartile_mean=speed,
+            low=0.9 * speed,
+            high=1.1 * speed,
+            num_diverged=1,
+        )
+        for step, speed in ((10, 1.0), (20, 2.0))
+    )
+    track = reporting.TrackReport(
+        run="short-1", set_name="wide", horizon=50, num_tasks=6, num_seeds=3, max_speedup=5.0, points=points
+    )
+    page = reporting.render_html(
+        data.model_copy(update={"tracks": (track, track.model_copy(update={"points": ()}))})
+    )
+    assert page.count("Evaluation during short-1") == 1
+    assert "wide: 6 tasks, 3 seeds, 50 inner steps; 2 checkpoints" in page
+    for name in ("5 %", "10 %", "50 %", "90 %", "middle half"):
+        assert f">{name}<" in page
+    assert reporting.track_png(track).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="keirin follow"):
+        reporting.track_png(track.model_copy(update={"points": ()}))
