@@ -23,14 +23,15 @@ from curriculum.transports.base import Packed
 from curriculum.unit_cost import UnitCost, timed
 from curriculum.work_stream import InProcessWorkStream, WorkStream
 from lopt.architectures import ARCHITECTURES
-from lopt.config import FrozenConfig
+from lopt.baseline_loss import measure_baseline_loss
+from lopt.config import FrozenConfig, derive
 from lopt.estimators import ESTIMATORS
 from lopt.estimators.evolution import TasksConfig
 from lopt.estimators.full_es import FullEs
 from lopt.family_data import Data, separate_data
 from lopt.outer_schedule import END_OF_SCHEDULE
 from lopt.registry import lookup
-from lopt.types import LearnedOptimizer, MetaGradient, PyTree, TaskFamily, Theta
+from lopt.types import LearnedOptimizer, MetaGradient, PyTree, Split, TaskFamily, Theta
 from task_generator.task_config import TaskConfig
 
 MAX_COMPILED_PROGRAMS = 8
@@ -176,6 +177,9 @@ def _estimator(task_json: str, estimator_json: str, optimizer_json: str) -> tupl
 @lru_cache(maxsize=MAX_COMPILED_PROGRAMS)
 def _program(task_json: str, estimator_json: str, optimizer_json: str) -> _Program:
     config, family, learned = _estimator(task_json, estimator_json, optimizer_json)
+    if config.meta_loss_scale == "baseline" and config.baseline_loss is None:
+        loss = _baseline_loss(task_json, config.max_horizon, config.split, config.loss_cap)
+        config = derive(config, baseline_loss=loss)
     data, with_data = separate_data(family)
 
     def estimate(
@@ -195,6 +199,13 @@ def _program(task_json: str, estimator_json: str, optimizer_json: str) -> _Progr
         return jax.eval_shape(lambda key: init(learned.init_theta(key)), jax.random.key(0))
 
     return _Program(partial(jax.jit(estimate), data), init, shapes)
+
+
+@lru_cache(maxsize=4096)
+def _baseline_loss(task_json: str, horizon: int, split: Split, cap: float) -> float:
+    """Kept for longer than programs: measuring it takes a compilation and eighteen trainings."""
+    family = TaskConfig.model_validate_json(task_json).build()
+    return measure_baseline_loss(family, horizon=horizon, split=split, cap=cap)
 
 
 def run_work_unit(unit: WorkUnit, theta: Theta, state: PyTree = ()) -> WorkResult:
@@ -277,6 +288,8 @@ def init_states(
         config, family, learned = _estimator(
             task.canonical_json(), estimator.canonical_json(), optimizer.canonical_json()
         )
+        if config.meta_loss_scale == "baseline":  # only its value depends on what a baseline reaches
+            config = derive(config, baseline_loss=0.0)
         states.append(without_keys(config.build(family, learned).init(theta, jax.random.key(0))))
     return tuple(states)
 

@@ -39,21 +39,18 @@ class ObjectiveConfig(FrozenConfig):
     """Whose loss counts. Other than "train", `mean`, `log_mean` and `min` cost a forward pass per step."""
     num_final_batches: int = Field(4, ge=1)
     """Fresh batches that a final loss (and the first one, where that is needed) is averaged over."""
+    num_step_batches: int = Field(1, ge=1)
+    """Fresh batches that the loss of every step is averaged over, where it is not the training loss."""
     meta_loss_scale: MetaLossScale = "log"
     loss_cap: float = Field(10.0, gt=0)
     """Largest normalised loss (1 is chance level); divergence counts as this."""
     baseline_loss: float | None = Field(
         None, description="Normalised loss that a baseline reached on the task."
     )
-    """Of the scale "baseline"."""
+    """Of the scale "baseline". None: workers measure it, once per task (`lopt.baseline_loss`)."""
 
     @model_validator(mode="after")
     def _scale_fits(self) -> ObjectiveConfig:
-        if self.meta_loss_scale == "baseline" and self.baseline_loss is None:
-            raise ValueError(
-                "`meta_loss_scale` 'baseline' needs `baseline_loss`, the normalised loss that a baseline reached "
-                "on this task, got None"
-            )
         if self.aggregate == "log_mean" and self.meta_loss_scale != "log":
             raise ValueError(
                 f"`aggregate` 'log_mean' is a mean of logarithms, got meta_loss_scale={self.meta_loss_scale!r}. "
@@ -82,6 +79,9 @@ def bounded(loss: Scalar, *, cap: float) -> Scalar:
 def scaled(loss: Scalar, objective: ObjectiveConfig, first: Scalar) -> Scalar:
     """Returns the loss itself, or log(loss + 1e-3), which weighs relative improvements alike on every task, or the
     loss over what lies between the first and the baseline's.
+
+    Raises:
+      ValueError: If it shall be relative to a baseline's loss that nobody measured.
     """
     match objective.meta_loss_scale:
         case "linear":
@@ -89,7 +89,12 @@ def scaled(loss: Scalar, objective: ObjectiveConfig, first: Scalar) -> Scalar:
         case "log":
             return jnp.log(jnp.maximum(loss, 0.0) + LOG_OFFSET)
         case "baseline":
-            baseline = objective.baseline_loss or 0.0
+            baseline = objective.baseline_loss
+            if baseline is None:
+                raise ValueError(
+                    "`meta_loss_scale` 'baseline' needs `baseline_loss`, the normalised loss that a baseline "
+                    "reached on this task, got None. Measure it with `lopt.baseline_loss.measure_baseline_loss`."
+                )
             span = jnp.maximum(
                 first - baseline, LOG_OFFSET
             )  # a baseline that learned nothing measures nothing
@@ -125,7 +130,7 @@ def run_window(
     """Trains the steps `start` ≤ t < `stop` and returns the state after them, and the trace of their losses.
 
     The training loss of a step is what training saw: of the batch it was made from, and where gradients are delayed
-    of the parameters that they are of. A validation loss is that of a fresh batch at the step's own parameters.
+    of the parameters that they are of. A validation loss is that of fresh batches at the step's own parameters.
     """
     key = jax.random.fold_in(key, 1)
     if objective.aggregate == "final":
@@ -153,7 +158,11 @@ def traced_step(
     after, loss = inner_step(task, optimizer, inner, key)
     if objective.split != "train":
         loss = mean_loss(
-            task, inner.task_state, jax.random.fold_in(key, 4), num_batches=1, split=objective.split
+            task,
+            inner.task_state,
+            jax.random.fold_in(key, 4),
+            num_batches=objective.num_step_batches,
+            split=objective.split,
         )
     value = scaled(bounded(task.normalize(loss), cap=objective.loss_cap), objective, trace.first)
     return after, trace._replace(total=trace.total + value, lowest=jnp.minimum(trace.lowest, value))

@@ -7,8 +7,9 @@ steps at learning rate 0, and persistent ES goes on. `metz2020_growing` has the 
 latter: a truncation that grows from 300 to 10 000 steps over 10 000 outer steps. Adam at a constant rate
 (5e-4, F.1), every number clipped at 0.1, staleness 5, a batch as large as there are workers.
 
-Deviations: the outer loss is of one outer-validation batch per step where the paper averages five, and as it
-is where the paper normalises by what a baseline reached on the task. Not printed: the lengths of the stages.
+The outer loss is that of five outer-validation batches per step, relative to what Adam reaches on the task, which
+every worker measures before a task's first window (`lopt.baseline_loss`). Not printed, so ours: the lengths of the
+stages, and which baseline that is.
 
 [1] Metz et al. 2020, "Tasks, stability, architecture, and compute: training more effective learned optimizers, and
     using them to train themselves", arXiv:2009.11243, 3.1 and App. B, F.1.
@@ -43,7 +44,8 @@ METZ2020_TRUNCATED = Phase(
         num_pairs=1,
         aggregate="mean",
         split="outer_valid",
-        meta_loss_scale="linear",
+        num_step_batches=5,
+        meta_loss_scale="baseline",
     ),
     theta_optimizer=ThetaOptimizerConfig(
         learning_rate=5e-4,

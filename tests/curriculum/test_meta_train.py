@@ -16,6 +16,7 @@ from curriculum.phase import Phase
 from curriculum.units_of_work import VALIDATION, root_of
 from curriculum.worker import (
     InProcessWorkerPool,
+    WorkResult,
     WorkUnit,
     _program,
     init_states,
@@ -23,8 +24,10 @@ from curriculum.worker import (
     run_work_unit,
 )
 from lopt.architectures.pacer import PacerConfig
+from lopt.baseline_loss import measure_baseline_loss
 from lopt.config import derive
 from lopt.estimators import ESTIMATORS
+from lopt.estimators.truncated_es import TruncatedEsConfig
 from lopt.outer_schedule import PiecewiseLinear
 from task_generator.task_config import TaskConfig
 
@@ -272,6 +275,38 @@ def test_validation_is_repeatable_and_measures_the_average(
     )
     alone = run_work_unit(unit, jax.tree.map(np.asarray, last.state.theta_average))
     assert alone.meta_loss == last.per_task[1]
+
+
+def test_losses_are_relative_to_what_a_baseline_reaches_on_the_task(
+    tiny_tasks: tuple[TaskConfig, ...],
+) -> None:
+    """Which the worker measures; the same unit with that number in its configuration gives the same bits."""
+    fields = {
+        "aggregate": "mean",
+        "split": "outer_valid",
+        "num_step_batches": 2,
+        "meta_loss_scale": "baseline",
+    }
+    windows = {"unroll_length": 2, "sigma": 0.03, "num_tasks": 1, "num_pairs": 1}
+    config = TruncatedEsConfig.model_validate({"min_horizon": 6, "max_horizon": 6, **windows, **fields})
+    family = tiny_tasks[0].build()
+    loss = measure_baseline_loss(family, horizon=6, split="outer_valid", cap=config.loss_cap)
+    assert 0.0 < loss < 1.5
+    theta = CONFIG.build().init_theta(jax.random.key(0))
+    (state,) = init_states(tiny_tasks[:1], config, CONFIG, theta)
+
+    def result(estimator: TruncatedEsConfig) -> WorkResult:
+        how, what = estimator.canonical_json(), CONFIG.canonical_json()
+        unit = WorkUnit(tiny_tasks[0].canonical_json(), how, what, (1, 2), None)
+        return run_work_unit(unit, jax.tree.map(np.asarray, theta), state)
+
+    measured, told, other = (
+        result(one)
+        for one in (config, derive(config, baseline_loss=loss), derive(config, baseline_loss=loss / 2))
+    )
+    assert measured.meta_loss == told.meta_loss != other.meta_loss
+    for ours, theirs in zip(jax.tree.leaves(measured.gradient), jax.tree.leaves(told.gradient), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_wrong_number_of_tasks_is_refused(tiny_phase: Phase, tiny_tasks: tuple[TaskConfig, ...]) -> None:

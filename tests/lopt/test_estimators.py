@@ -325,7 +325,6 @@ def test_gradient_noise_is_the_standard_error_of_the_mean_over_tasks() -> None:
         ("persistent_es", {"aggregate": "min"}, "needs losses that add up over windows, got aggregate='min'"),
         ("combined", {"num_pairs": 3}, "needs an even `num_pairs` of at least 4"),
         ("combined", {"difference_clip": 1.0}, "`difference_clip` must be None"),
-        ("full_es", {"meta_loss_scale": "baseline"}, "needs `baseline_loss`"),
         ("full_es", {"aggregate": "log_mean"}, "'log_mean' is a mean of logarithms"),
         ("truncated_es", {"min_horizon": 21}, "`min_horizon` must not exceed `max_horizon`, got 21 > 20"),
     ],

@@ -69,6 +69,39 @@ def test_relative_to_a_baseline() -> None:
     )  # a baseline that learned nothing
 
 
+def test_a_baseline_that_nobody_measured_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs `baseline_loss`"):
+        measured(meta_loss_scale="baseline")
+
+
+class NoisyTask(QuadraticTask):
+    """Its validation loss is a standard normal number."""
+
+    def batch(self, key: jax.Array, split: Split = "train") -> jax.Array:
+        return jnp.float32(0.0) if split == "train" else jax.random.normal(key)
+
+    def loss(self, state: TaskState, key: jax.Array, batch: jax.Array) -> tuple[jax.Array, TaskState]:
+        return batch, state
+
+
+@pytest.mark.parametrize("num_step_batches", [1, 5])
+def test_the_loss_of_a_step_is_averaged_over_fresh_batches(num_step_batches: int) -> None:
+    objective = ObjectiveConfig(
+        aggregate="mean", split="outer_valid", num_step_batches=num_step_batches, meta_loss_scale="linear"
+    )
+    task = NoisyTask(Curvature(jnp.float32(1.0), jnp.float32(1.0)))
+    optimizer = optax.with_extra_args_support(optax.sgd(RATE))
+
+    def total(key: jax.Array) -> jax.Array:
+        inner = init_inner(task, optimizer, key)
+        trace = start_trace(task, inner, key, objective)
+        return run_window(task, optimizer, inner, trace, key, start=0, stop=1, objective=objective)[1].total
+
+    losses = jax.vmap(total)(jax.random.split(jax.random.key(0), 4000))
+    # The variance of a sample of 4 000 has a relative standard error of √(2 / 4 000) = 2.2 %.
+    assert float(jnp.var(losses)) == pytest.approx(1 / num_step_batches, rel=0.09)
+
+
 def test_divergence_is_the_cap() -> None:
     for value in (jnp.inf, jnp.nan, 1e30):
         assert float(bounded(jnp.float32(value), cap=10.0)) == 10.0
