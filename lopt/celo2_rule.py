@@ -56,7 +56,7 @@ def network_direction(
       param: [k, *shape], like the next.
       grad: The gradient as the accumulators saw it.
       acc: The accumulators, brought forward by it.
-      progress: The run's step counter.
+      progress: The run's step counter, scalar: never negative.
       features: Names of feature groups that these tensors have (see `VECTOR_FEATURES`).
       is_orthogonalized: Whether matrices are orthogonalised.
       keeps_still: Whether parameters without any gradient so far have direction zero and do not count in the RMS.
@@ -137,13 +137,14 @@ def adam_step(
     *,
     epsilon: float,
 ) -> tuple[AdamMoments, jax.Array]:
-    """Returns float32 moments brought forward by the gradient, and Adam's direction m·(v + ε)^(−1/2).
+    """Returns float32 moments brought forward by the gradient, and Adam's direction m·(v + ε)^(−1/2), [k, *shape].
 
     Args:
       moments: Those of the step before.
       grad: [k, *shape].
       decays: Of the momentum and of the second moment.
-      num_updates: This one included, float32, to correct the moments for their start at zero; None for as they are.
+      num_updates: This one included, scalar float32, to correct the moments for their start at zero; None: as they
+        are.
       epsilon: Positive.
     """
     grad = jnp.clip(grad, -MAX_SQUARABLE, MAX_SQUARABLE)
@@ -161,7 +162,8 @@ def warmup_cosine(
     """Returns the learning rate's schedule at the update number `progress`, in [0, 1].
 
     It rises linearly over the first `warmup_fraction` of `num_steps` updates, starting above zero, and follows half
-    a cosine down to `final_fraction` at `num_steps`, where it stays.
+    a cosine down to `final_fraction` at `num_steps`, where it stays. Both numbers of updates are scalars, and the
+    result is, too, in float32.
     """
     count = progress.astype(jnp.float32)
     warmup = warmup_fraction * num_steps

@@ -26,22 +26,22 @@ MAX_GRADIENT = 1e15
 
 
 def bounded_gradients(grads: Any) -> Any:
-    """Returns the gradients in float32, clipped elementwise to ±`MAX_GRADIENT`; a NaN stays one."""
+    """Returns the gradients' tree in float32, clipped elementwise to ±`MAX_GRADIENT`; a NaN stays one."""
     return jax.tree.map(lambda g: jnp.clip(jnp.asarray(g, jnp.float32), -MAX_GRADIENT, MAX_GRADIENT), grads)
 
 
 def zeros_like_all(params: Any, dtype: StateDtype) -> Any:
-    """Returns an empty accumulator for every tensor, whatever the parameters' dtypes."""
+    """Returns zeros like every tensor: a tree of the parameters' shapes in `dtype`, whatever theirs."""
     return jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), dtype), params)
 
 
 def loaded(accumulators: Any) -> Any:
-    """Returns stored accumulators in float32."""
+    """Returns stored accumulators, a tree, in float32."""
     return jax.tree.map(lambda x: x.astype(jnp.float32), accumulators)
 
 
 def stored(accumulators: Any, dtype: StateDtype, salt: ArrayLike) -> Any:
-    """Returns float32 accumulators as they are kept until the next step; `salt` is the step's number."""
+    """Returns float32 accumulators as they are kept until the next step; `salt` is the step's number, a scalar."""
     return jax.tree.map(lambda x: store(x, dtype, salt), accumulators)
 
 
@@ -58,20 +58,23 @@ def next_weight(weight: jax.Array, one_minus_decay: jax.Array) -> jax.Array:
 
 
 def moving_rate(weight: jax.Array, one_minus_decay: jax.Array) -> jax.Array:
-    """Returns (1 − β)/w', by how much the corrected average moves; 0 while nothing has had any weight."""
+    """Returns (1 − β)/w', by how much the corrected average moves; 0 while nothing has had any weight. Scalars."""
     return safe_ratio(one_minus_decay, weight)
 
 
 def move(average: jax.Array, value: jax.Array, rate: jax.Array) -> jax.Array:
-    """Returns `(1 − rate)·average + rate·value`: at rate 1 exactly `value`, however large the average was."""
+    """Returns `(1 − rate)·average + rate·value`: at rate 1 exactly `value`, however large the average was.
+
+    `average` and `value` have one shape, any; `rate` is a scalar in [0, 1].
+    """
     return (1.0 - rate) * average + rate * value
 
 
 def safe_root(x: jax.Array) -> jax.Array:
-    """Returns √x for x ≥ 0, with derivative 0 instead of infinity at 0."""
+    """Returns √x, elementwise, for x ≥ 0, with derivative 0 instead of infinity at 0."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
 def safe_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """Returns numerator/denominator for denominators ≥ 0, and 0 where the denominator is 0."""
+    """Returns numerator/denominator, elementwise, for denominators ≥ 0, and 0 where the denominator is 0."""
     return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 0.0)

@@ -50,7 +50,7 @@ def inner_step(
     *,
     split: Split = "train",
 ) -> tuple[InnerState, Scalar]:
-    """Makes one update on one batch of `split`; returns the new state and the loss that the update was made from.
+    """Makes one update on one batch of `split`; returns the new state and the scalar loss that it was made from.
 
     Loss and gradient are what the task shows in training (`value_and_grad`), taken where the optimizer asks for
     them (`gradient_params`): at the parameters, unless it keeps an attended offset. The update is applied to the
@@ -102,7 +102,7 @@ def unroll(
 def mean_loss(
     task: Task, state: TaskState, key: PRNGKey, *, num_batches: int, split: Split = "train"
 ) -> Scalar:
-    """Returns the mean loss over `num_batches` fresh batches of `split`."""
+    """Returns the mean loss over `num_batches` fresh batches of `split`: a scalar, not normalised."""
 
     def one(batch_key: PRNGKey) -> Scalar:
         return task.loss(state, jax.random.fold_in(batch_key, 1), task.batch(batch_key, split))[0]
@@ -136,6 +136,9 @@ def train_curve(
       eval_params: For an optimizer that is evaluated elsewhere than where it trains (schedule-free averages, say
         `optax.contrib.schedule_free_eval_params`): called with its state and the parameters, returns the
         parameters to evaluate. None for the parameters themselves. Training never sees its result.
+
+    Returns:
+      The steps [P], and per split the mean losses [P], not normalised.
     """
     init_key, train_key, eval_key = jax.random.split(key, 3)
     state = init_inner(task, optimizer, init_key)

@@ -48,7 +48,7 @@ def _map_prefix(fn: Callable[..., Any], axes: Dynamic, *dynamics: Dynamic) -> Dy
 
 
 def sample_dynamics(family: TaskFamily, key: PRNGKey, num_tasks: int) -> Dynamic:
-    """Returns dynamic configurations stacked along axis 0, except where the family's axes say None."""
+    """Returns dynamic configurations, leaves [num_tasks, …], single where the family's axes say None."""
     one = family.sample_dynamic(key)
     many = jax.lax.map(family.sample_dynamic, jax.random.split(key, num_tasks))
     return _map_prefix(
@@ -57,7 +57,10 @@ def sample_dynamics(family: TaskFamily, key: PRNGKey, num_tasks: int) -> Dynamic
 
 
 def repeat_dynamics(family: TaskFamily, dynamics: Dynamic, repeats: int) -> Dynamic:
-    """Returns each task's dynamic configuration `repeats` times in a row; shared fields stay single."""
+    """Returns each task's dynamic configuration `repeats` times in a row; shared fields stay single.
+
+    Leaves [num_tasks, …] → [num_tasks · repeats, …].
+    """
 
     def repeat(axis: Any, subtree: Any) -> Any:
         if axis is None:
@@ -68,8 +71,9 @@ def repeat_dynamics(family: TaskFamily, dynamics: Dynamic, repeats: int) -> Dyna
 
 
 def init_lanes(family: TaskFamily, dynamics: Dynamic, keys: PRNGKey) -> TaskState:
-    """Returns the initial state of every lane, stacked along axis 0.
+    """Returns the initial state of every lane: leaves [lanes, …], from keys [lanes].
 
+    Where a field of `dynamics` varies, its leaves are [lanes, …], too.
     One lane after the other: initialisation runs once per unroll, and random draws under a nested `vmap` take
     ten times longer to compile.
     """

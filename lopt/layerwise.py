@@ -53,7 +53,8 @@ def scan_over_layers(
       stacked: Which subtrees hold layers along their leading axis; see `Stacked`.
 
     Raises:
-      ValueError: From `init`, if arrays of a marked subtree differ in their leading axis or have none.
+      ValueError: From `init`, if arrays of a marked subtree differ in their leading axis or have none; from `init`
+        and `update`, if `stacked` is no tree of booleans.
     """
     wrapped = optax.with_extra_args_support(optimizer)
 
@@ -99,7 +100,7 @@ class LayerwiseOptimizer:
 
 
 def mark_leaves(stacked: Stacked, tree: Any) -> Any:
-    """Returns, for every leaf of `tree`, whether it is in a stack of layers."""
+    """Returns, for every leaf of `tree`, whether it is in a stack of layers: a tree of booleans like it."""
     marks = stacked(tree) if callable(stacked) else stacked
     return jax.tree.map(lambda mark, subtree: jax.tree.map(lambda _: bool(mark), subtree), marks, tree)
 

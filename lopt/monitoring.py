@@ -79,6 +79,11 @@ def readings(state: Any, params: Any) -> dict[str, jax.Array]:
         axes among them.
       params: A tree like the parameters; only its structure and shapes are read.
 
+    Returns:
+      Float32 scalars; of a controller with several outputs [outputs], and under a field's name alone what the state
+      has. Leading axes of stacked measurements stay in front. Steps are in the parameters' units, relative ones are
+      ratios.
+
     Raises:
       ValueError: If there is no monitor in `state`.
     """

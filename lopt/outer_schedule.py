@@ -55,12 +55,12 @@ class PiecewiseLinear(FrozenConfig):
         return self.points[-1][1]
 
     def at(self, outer_step: int | Scalar) -> Scalar:
-        """Returns the value, float32."""
+        """Returns the value, scalar float32."""
         steps, values = (jnp.asarray(column, jnp.float32) for column in zip(*self.points, strict=True))
         return jnp.interp(jnp.asarray(outer_step).astype(jnp.float32), steps, values)
 
     def values(self, num_steps: int) -> np.ndarray:
-        """Returns the values of the first `num_steps` outer steps, float64."""
+        """Returns the values of the first `num_steps` outer steps: [num_steps] float64."""
         steps, values = np.asarray(self.points, np.float64).T
         return np.interp(np.arange(num_steps), steps, values)
 

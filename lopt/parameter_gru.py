@@ -59,7 +59,7 @@ def parameter_step(
     Args:
       theta: That of `hierarchical_gru`.
       features: The configuration's.
-      first: Whether this is the run's first update: averages then start at what they average.
+      first: Whether this is the run's first update, scalar bool: averages then start at what they average.
       mean_log_step: The mean η over the problem, scalar.
       bias: What the networks above say, [b, 3·size].
       grad: [b, *dims], small enough that its square is finite.

@@ -118,7 +118,7 @@ class Pacer:
         self.config = config
 
     def init_theta(self, key: PRNGKey) -> Theta:
-        """Returns theta at which the optimizer is its hand-designed twin: 409 numbers at the default sizes."""
+        """Returns theta at which the optimizer is its hand-designed twin: 425 numbers at the default sizes."""
         c = self.config
         direction_key, controller_key = jax.random.split(key)
         num_inputs = len(FRACTION_THRESHOLDS) + len(c.loss_decays) + 3

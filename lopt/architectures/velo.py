@@ -132,7 +132,7 @@ class Velo:
         self.config = config
 
     def init_theta(self, key: PRNGKey) -> Theta:
-        """Returns initial theta: 2.7 million numbers at the default sizes."""
+        """Returns initial theta: 2.3 million numbers at the default sizes."""
         c = self.config
         keys = jax.random.split(key, 8)
         hidden = c.lstm_hidden_size

@@ -56,7 +56,7 @@ def split_blocks(tensor: jax.Array, block: tuple[int, ...]) -> jax.Array:
 
 
 def join_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the tensor of `shape` that `split_blocks` cut into `blocks`."""
+    """Returns the tensor of `shape` that `split_blocks` cut into `blocks`, [num_blocks, *block]."""
     block = blocks.shape[1:]
     rank = len(shape)
     counts = [-(-size // b) for size, b in zip(shape, block, strict=True)]
@@ -67,7 +67,7 @@ def join_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def gram_matrices(blocks: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns G_(i) G_(i)ᵀ for every axis i: arrays [num_blocks, b_i, b_i]."""
+    """Returns G_(i) G_(i)ᵀ for every axis i of blocks [num_blocks, *block]: arrays [num_blocks, b_i, b_i]."""
     grams = []
     for axis in range(1, blocks.ndim):
         unfolded = jnp.moveaxis(blocks, axis, 1).reshape(blocks.shape[0], blocks.shape[axis], -1)
@@ -76,7 +76,7 @@ def gram_matrices(blocks: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def multiply_axes(blocks: jax.Array, matrices: tuple[jax.Array, ...]) -> jax.Array:
-    """Returns the blocks with every axis multiplied by its symmetric matrix [num_blocks, b_i, b_i]."""
+    """Returns blocks [num_blocks, *block] with axis i multiplied by its symmetric matrix [num_blocks, b_i, b_i]."""
     for axis, matrix in enumerate(matrices, start=1):
         front = jnp.moveaxis(blocks, axis, 1)
         product = jnp.matmul(matrix, front.reshape(*front.shape[:2], -1), precision=HIGHEST)

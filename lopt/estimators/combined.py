@@ -126,7 +126,7 @@ def _halves(leaf: jax.Array, num_tasks: int) -> jax.Array:
 
 
 def merge_by_variance(by_backprop: jax.Array, by_evolution: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the mean of two estimates of one quantity, and the weight [2, *shape] that the first had.
+    """Returns the mean [*shape] of two estimates of one quantity, and the weight [2, *shape] that the first had.
 
     Args:
       by_backprop: Samples [2, n, *shape]: two halves of n each. One that is not finite takes all weight away.

@@ -95,7 +95,7 @@ def family_of(config: TasksConfig, family: TaskFamily) -> TaskFamily:
 
 
 def draw_lanes(config: TasksConfig, family: TaskFamily, key: PRNGKey) -> Dynamic:
-    """Returns every lane's dynamic configuration; the lanes of a task have the same."""
+    """Returns every lane's dynamic configuration, leaves [lanes, …]; the lanes of a task have the same."""
     return repeat_dynamics(family, sample_dynamics(family, key, config.num_tasks), config.lanes_per_task)
 
 

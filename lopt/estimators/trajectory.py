@@ -127,7 +127,7 @@ class Unroller:
         return result
 
     def window_end(self, trajectory: Trajectory, key: PRNGKey, outer_step: int | Scalar) -> Scalar:
-        """Returns the step at which the next window ends."""
+        """Returns the step at which the next window ends, scalar int32."""
         c, longest = self.config, limited(self.config.unroll_length, self.config.unroll_limit, outer_step)
         if c.min_unroll_length is not None:
             steps = c.window_lengths.sample(key, jnp.minimum(c.min_unroll_length, longest), longest)

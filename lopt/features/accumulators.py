@@ -20,7 +20,7 @@ Decay = float | np.floating | jax.Array
 
 
 def update_ema(ema: jax.Array, value: jax.Array, decay: Decay) -> jax.Array:
-    """Returns `decay·ema + (1 − decay)·value`, elementwise."""
+    """Returns `decay·ema + (1 − decay)·value`, elementwise: arrays of one shape, to which `decay` broadcasts."""
     return decay * ema + (1.0 - decay) * value
 
 
@@ -41,7 +41,8 @@ def debias(ema: jax.Array, decay: Decay, count: jax.Array) -> jax.Array:
 class FactoredMoment(NamedTuple):
     """Row and column averages of g² (Shazeer & Stern 2018); a vector's or scalar's g² itself.
 
-    Averaged axes are kept at length 1, so both broadcast against the tensor.
+    Averaged axes are kept at length 1, so both broadcast against the tensor: float32, [*leading, *shape] but for
+    that axis; `col` of vectors and scalars is [*leading, 0].
     """
 
     row: jax.Array
@@ -67,7 +68,7 @@ def _axes_from_end(shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def init_factored(shape: tuple[int, ...], *, leading: tuple[int, ...] = ()) -> FactoredMoment:
-    """Returns zeros for tensors of `shape`, stacked over the axes `leading`."""
+    """Returns zeros for tensors of `shape`, stacked over the axes `leading`; the arrays are `FactoredMoment`'s."""
     axes = factored_axes(shape)
     if axes is None:
         return FactoredMoment(jnp.zeros(leading + shape, jnp.float32), jnp.zeros((*leading, 0), jnp.float32))
@@ -96,7 +97,7 @@ def update_factored(
 def inverse_root_factors(
     row: jax.Array, col: jax.Array, shape: tuple[int, ...], *, floor: float, epsilon: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the two factors of the inverse root of the rank-one estimate of g².
+    """Returns the two factors of the inverse root of the rank-one estimate of g², shaped like `row` and `col`.
 
         v_ij = row_i · col_j / (mean(row) + ε),      row_factor · col_factor ≈ v_ij^(−1/2)
 
@@ -124,13 +125,13 @@ def inverse_root_factors(
 def factored_rsqrt(
     moment: FactoredMoment, shape: tuple[int, ...], decay: Decay, count: jax.Array, *, floor: float
 ) -> jax.Array:
-    """Returns the debiased inverse root of the rank-one estimate of g², with the tensor's full shape.
+    """Returns the debiased inverse root of the rank-one estimate of g², with the full shape [*leading, *shape].
 
     Args:
       moment: Row and column averages of tensors of `shape`, which has two or more dimensions.
       shape: One tensor's shape.
       decay: The decay that `moment` was averaged with.
-      count: Number of updates so far.
+      count: Number of updates so far, scalar float32.
       floor: Smallest value under either root. Positive.
     """
     row_factor, col_factor = inverse_root_factors(

@@ -52,7 +52,7 @@ def adam_terms(names: Sequence[str], param: jax.Array, grad: jax.Array, acc: Acc
     Args:
       names: Which groups.
       param: Parameters.
-      grad: Their gradients, as the accumulators saw them.
+      grad: Their gradients, as the accumulators saw them; of the same shape, like the next.
       acc: Float32 accumulators brought forward by `grad`.
     """
     roots = tuple(jax.lax.rsqrt(v + ROOT_EPSILON) for v in acc.second_moments)

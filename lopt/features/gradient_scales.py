@@ -39,7 +39,7 @@ def init_scales(stack: Stack, num_scales: int) -> GradientScales:
 
 
 def timescale_decays(decay: jax.Array, num_scales: int) -> list[jax.Array]:
-    """Returns β^(2^−s) for s = 0, 1, …: β, √β, …"""
+    """Returns β^(2^−s) for s = 0, 1, …: β, √β, …, each of the shape of `decay`, which is β in [0, 1]."""
     decays = [decay]
     for _ in range(num_scales - 1):
         decays.append(jnp.sqrt(decays[-1]))
@@ -49,13 +49,13 @@ def timescale_decays(decay: jax.Array, num_scales: int) -> list[jax.Array]:
 def update_scales(
     scales: GradientScales, grad: jax.Array, average_decay: jax.Array, scale_decay: jax.Array
 ) -> tuple[GradientScales, list[jax.Array]]:
-    """Returns the accumulators brought forward, and m_s for each time-scale.
+    """Returns the accumulators brought forward, and m_s for each time-scale, of the shape of `grad`.
 
     Args:
       scales: The accumulators. Without averages there is one time-scale, and ḡ is the gradient itself.
       grad: [..., any shape], small enough that its square is finite.
       average_decay: β of the shortest time-scale, in [0, 1], broadcastable to `grad`. Ignored without averages.
-      scale_decay: β' of the shortest time-scale.
+      scale_decay: β' of the shortest time-scale, likewise.
     """
     num_scales = len(scales.mean_squares)
     averages = [
@@ -77,7 +77,10 @@ def update_scales(
 
 
 def relative_log_magnitudes(scales: GradientScales) -> list[jax.Array]:
-    """Returns log λ_s − mean over s of log λ_s (Eq. 4): how the gradient's size changes with averaging."""
+    """Returns log λ_s − mean over s of log λ_s (Eq. 4): how the gradient's size changes with averaging.
+
+    One array per time-scale, of the accumulators' shape.
+    """
     logs = [jnp.log(jnp.maximum(mean_square, MEAN_SQUARE_FLOOR)) for mean_square in scales.mean_squares]
     mean = sum(logs[1:], logs[0]) / len(logs)
     return [log - mean for log in logs]

@@ -26,7 +26,7 @@ class Grouping(NamedTuple):
     """Indices of the tensors in each group, in order; empty tensors are in none."""
 
     def segment_ids(self, group: int) -> np.ndarray:
-        """Returns, per element of the group's vector, the position of its tensor within the group."""
+        """Returns, per element of the group's vector, [n], the position of its tensor within the group."""
         sizes = [math.prod(self.shapes[i]) for i in self.groups[group]]
         return np.repeat(np.arange(len(sizes)), sizes)
 
@@ -41,7 +41,7 @@ def plan(tensors: list[jax.Array], *, small: int = SMALL_TENSOR) -> Grouping:
 
 
 def gather(grouping: Grouping, tensors: list[jax.Array]) -> list[jax.Array]:
-    """Returns one float32 vector per group."""
+    """Returns one float32 vector per group, [n] for the n elements of its tensors."""
     flat = [t.reshape(-1).astype(jnp.float32) for t in tensors]
     return [
         jnp.concatenate([flat[i] for i in group]) if len(group) > 1 else flat[group[0]]
@@ -50,7 +50,7 @@ def gather(grouping: Grouping, tensors: list[jax.Array]) -> list[jax.Array]:
 
 
 def pieces(grouping: Grouping, group: int, vector: jax.Array) -> list[jax.Array]:
-    """Returns the group's vector cut into its tensors, in their shapes."""
+    """Returns the group's vector, [n], cut into its tensors, in their shapes."""
     out, offset = [], 0
     for i in grouping.groups[group]:
         size = math.prod(grouping.shapes[i])
@@ -60,7 +60,7 @@ def pieces(grouping: Grouping, group: int, vector: jax.Array) -> list[jax.Array]
 
 
 def scatter(grouping: Grouping, vectors: list[jax.Array]) -> list[jax.Array]:
-    """Returns the tensors that the groups' vectors hold, in the original order; empty ones as zeros."""
+    """Returns the tensors that the groups' vectors hold, in the original order and shapes, float32."""
     out = [jnp.zeros(shape, jnp.float32) for shape in grouping.shapes]
     for g, vector in enumerate(vectors):
         for i, piece in zip(grouping.groups[g], pieces(grouping, g, vector), strict=True):
@@ -69,12 +69,12 @@ def scatter(grouping: Grouping, vectors: list[jax.Array]) -> list[jax.Array]:
 
 
 def tensor_mean(grouping: Grouping, group: int, vector: jax.Array) -> jax.Array:
-    """Returns the mean over each tensor of the group: shape [tensors in group]."""
+    """Returns the mean over each tensor of the group: the group's vector, [n] → [tensors in group]."""
     return jnp.stack([jnp.mean(piece) for piece in pieces(grouping, group, vector)])
 
 
 def spread(grouping: Grouping, group: int, values: jax.Array) -> jax.Array:
-    """Returns one value per tensor repeated over its elements: [tensors in group] → the group's vector."""
+    """Returns one value per tensor repeated over its elements: [tensors in group] → [n]."""
     if len(grouping.groups[group]) == 1:
         return jnp.broadcast_to(values[0], (math.prod(grouping.shapes[grouping.groups[group][0]]),))
     return values[grouping.segment_ids(group)]

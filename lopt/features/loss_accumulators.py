@@ -37,14 +37,14 @@ def init_loss_accumulators() -> LossAccumulators:
 
 
 def loss_decays(num_steps: jax.Array) -> jax.Array:
-    """Returns exp(−1/h) for ten half-lives h from 10 to `num_steps`, logarithmically spaced: [10]."""
+    """Returns exp(−1/h) for ten half-lives h from 10 to `num_steps`, logarithmically spaced: scalar → [10]."""
     half_lives = jnp.logspace(1.0, jnp.log10(num_steps), NUM_TIME_SCALES, dtype=jnp.float32)
     return jnp.exp(-1.0 / half_lives)
 
 
 @jax.jit
 def update_loss_accumulators(acc: LossAccumulators, loss: jax.Array, decays: jax.Array) -> LossAccumulators:
-    """Returns the accumulators with `loss` (scalar float32) added."""
+    """Returns the accumulators with `loss` (scalar float32) added; `decays` [10] from `loss_decays`."""
     acc, loss, decays = _isolated((acc, loss, decays))
     is_finite = jnp.isfinite(loss)
     corrected = _debias(acc.means, decays, acc.num_losses + 1)

@@ -27,7 +27,7 @@ def init_loss_history(num_decays: int) -> LossHistory:
 
 
 def update_loss_history(history: LossHistory, loss: jax.Array, decays: tuple[float, ...]) -> LossHistory:
-    """Returns the history with `loss` added; a non-finite loss leaves it as it was."""
+    """Returns the history with `loss` (scalar) added; a non-finite loss leaves it as it was."""
     finite = jnp.isfinite(loss)
     rates = jnp.asarray(decays, jnp.float32)
     ema = rates * history.ema + (1.0 - rates) * jnp.where(finite, loss, 0.0)
@@ -35,7 +35,7 @@ def update_loss_history(history: LossHistory, loss: jax.Array, decays: tuple[flo
 
 
 def loss_trend(history: LossHistory, loss: jax.Array, decays: tuple[float, ...]) -> jax.Array:
-    """Returns 2(average − loss)/(|average| + |loss|) per decay: shape [num_decays], in [−2, 2].
+    """Returns 2(average − loss)/(|average| + |loss|) for the scalar `loss`: shape [num_decays], in [−2, 2].
 
     Positive while the loss falls. Zero before the first loss and for a non-finite one.
     """

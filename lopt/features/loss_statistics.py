@@ -46,7 +46,7 @@ def update_loss_statistics(stats: LossStatistics, loss: jax.Array, decay: float)
 
 
 def mean_loss(stats: LossStatistics, decay: float) -> jax.Array:
-    """Returns the mean, corrected for its zero start; zero before the first loss."""
+    """Returns the mean, corrected for its zero start: scalar float32; zero before the first loss."""
     return debias(stats.mean, decay, stats.num_losses)
 
 

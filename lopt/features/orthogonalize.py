@@ -27,7 +27,7 @@ def orthogonalize(
     epsilon: float = 1e-8,
     coefficients: tuple[float, float, float] = COEFFICIENTS,
 ) -> jax.Array:
-    """Returns matrices with the singular vectors of `matrices` and singular values near 1.
+    """Returns matrices [..., n, m] with the singular vectors of `matrices` and singular values near 1.
 
     A zero row or column stays zero, and a zero matrix stays zero.
 

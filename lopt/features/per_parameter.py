@@ -37,7 +37,10 @@ class Accumulators(NamedTuple):
 
 
 def inverse_root(second_moment: jax.Array, decay: float, count: jax.Array) -> jax.Array:
-    """Returns v̂^(−1/2), v̂ being the second moment corrected for its zero start."""
+    """Returns v̂^(−1/2), v̂ being the second moment corrected for its zero start: of its shape, which may be any.
+
+    `count` is the scalar number of updates that the moment has seen.
+    """
     return jax.lax.rsqrt(debias(second_moment, decay, count) + VARIANCE_FLOOR)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def reference_rms(initial: jax.Array, is_matrix: tuple[bool, ...]) -> jax.Array:
-    """Returns the size that each tensor's steps are measured against.
+    """Returns the size that each tensor's steps are measured against: [num_tensors].
 
     A matrix has its own initial RMS. Vectors and scalars (biases start at zero) and all-zero matrices get the
     geometric mean over the other matrices; where there are none, their own RMS, or 1 if that is zero as well.

@@ -53,9 +53,10 @@ class Accumulators(NamedTuple):
     """The accumulators of one stack; one entry per decay."""
 
     momenta: tuple[jax.Array, ...]
-    """[k, *shape] each."""
+    """[k, *shape] each, like the second moments."""
     second_moments: tuple[jax.Array, ...]
     factored: tuple[FactoredMoment, ...]
+    """With leading axis k."""
 
 
 def init_accumulators(stack: Stack, decays: Decays, dtype: jnp.dtype) -> Accumulators:
@@ -90,7 +91,13 @@ def to_float32(acc: Accumulators) -> Accumulators:
 
 
 def store_accumulators(acc: Accumulators, dtype: jnp.dtype, salt: jax.Array) -> Accumulators:
-    """Returns the accumulators as they are kept between steps; `salt` varies the rounding from step to step."""
+    """Returns the accumulators as they are kept between steps.
+
+    Args:
+      acc: Float32.
+      dtype: Of momenta and second moments; the factored moments stay float32.
+      salt: Scalar whole number, another one at every step, which varies the rounding (`lopt.features.rounding`).
+    """
     return acc._replace(
         momenta=tuple(store(m, dtype, salt) for m in acc.momenta),
         second_moments=tuple(store(v, dtype, salt) for v in acc.second_moments),
@@ -98,15 +105,16 @@ def store_accumulators(acc: Accumulators, dtype: jnp.dtype, salt: jax.Array) -> 
 
 
 class FeatureInputs(NamedTuple):
-    """What the features of one stack are computed from."""
+    """What the features of one stack are computed from: arrays [k, *shape], factors of length 1 along one axis."""
 
     param: jax.Array
     grad: jax.Array
     acc: Accumulators
     """Brought forward by this step's gradient."""
     row_factors: tuple[jax.Array, ...]
-    """Inverse root factors per decay; for vectors: of the gradient's own second moment."""
+    """Inverse root factors per decay; for vectors, [k, n]: of the gradient's own second moment."""
     col_factors: tuple[jax.Array, ...]
+    """For vectors ones, [k, 1]."""
     momentum_factors: tuple[jax.Array, ...]
     """What momenta are multiplied by besides the column factor: the row factor, except for vectors."""
     inverse_roots: tuple[jax.Array, ...]
@@ -121,8 +129,8 @@ def feature_inputs(
     Args:
       stack: The tensors.
       param: Parameters, [k, *shape].
-      grad: Gradients as the accumulators saw them.
-      acc: Accumulators after this step.
+      grad: Gradients as the accumulators saw them, [k, *shape].
+      acc: Float32 accumulators after this step.
       vector_momentum_epsilon: Added under the root by which vectors' momenta are divided: AdafactorMLP has 1e-6,
         VeLO none.
     """

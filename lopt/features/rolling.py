@@ -46,7 +46,10 @@ ROLLING_FEATURES: dict[str, Feature] = {
 def rolling_features(
     names: Sequence[str], param: jax.Array, grad: jax.Array, acc: Accumulators
 ) -> list[jax.Array]:
-    """Returns the named groups' arrays in the order of `names`, elementwise: all of one shape."""
+    """Returns the named groups' arrays in the order of `names`, elementwise: all of the shape of `param`.
+
+    `grad` and the float32 momenta and second moments of `acc`, brought forward by it, have that shape, too.
+    """
     roots = tuple(jax.lax.rsqrt(v + 1e-6) for v in acc.second_moments)
     inputs = FeatureInputs(param, grad, acc, (), (), (), roots)
     return [array for name in names for array in ROLLING_FEATURES[name](inputs)]

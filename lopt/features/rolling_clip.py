@@ -48,7 +48,7 @@ def init_clip_theta() -> dict[str, jax.Array]:
 
 
 def learned_clip(theta: dict[str, jax.Array]) -> ClipSettings:
-    """Returns the settings that meta-parameters stand for.
+    """Returns the settings that meta-parameters (scalars) stand for.
 
     Both are bounded: outside [−12, 0] the first is no decay, and e^±12 around 1 is any bound one may want.
     """

@@ -24,7 +24,7 @@ NUM_SHAPE_ENTRIES = 4
 
 
 def clipped_log_magnitude(x: jax.Array) -> jax.Array:
-    """Returns clip(log(1e-8 + |x|), −5, 5)."""
+    """Returns clip(log(1e-8 + |x|), −5, 5), elementwise."""
     return jnp.clip(jnp.log(1e-8 + jnp.abs(x)), -5.0, 5.0)
 
 
@@ -45,7 +45,7 @@ def tensor_moments(stack: Stack, arrays: Sequence[jax.Array]) -> TensorMoments:
 
 
 def tensor_norm(stack: Stack, array: jax.Array) -> jax.Array:
-    """Returns the root of the sum of squares of each tensor: [k].
+    """Returns the root of the sum of squares of each tensor: [k, *shape] → [k].
 
     Floored at 1e-15, so that its derivative at zero is zero: biases start there.
     """

@@ -24,7 +24,7 @@ SMALL_TENSOR = 4_096
 
 
 def clipped_log(x: jax.Array) -> jax.Array:
-    """Returns ½·clip(log(1e-8 + |10x|), −5, 5)."""
+    """Returns ½·clip(log(1e-8 + |10x|), −5, 5), elementwise."""
     return 0.5 * jnp.clip(jnp.log(1e-8 + jnp.abs(10.0 * x)), -5.0, 5.0)
 
 
@@ -46,7 +46,7 @@ def summarize_tensors(
 
     Args:
       stack: The tensors.
-      acc: Float32 accumulators before this step.
+      acc: Float32 accumulators before this step, [k, *shape].
       mean_square: Mean p² per tensor, [k, 1, …].
       fraction: Features of the fraction trained, [9].
       loss: Loss features, [9].

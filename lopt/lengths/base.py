@@ -21,7 +21,7 @@ class LengthsConfig(FrozenConfig):
     def quantile(self, u: jax.Array, low: Bound, high: Bound) -> jax.Array:
         """Returns the length below which a share `u` ∈ [0, 1) of the draws lies, float32 before rounding down.
 
-        The whole number k is drawn where the result is in [k, k + 1).
+        The whole number k is drawn where the result is in [k, k + 1). `u` has any shape; the result has it, too.
         """
 
     def sample(self, key: PRNGKey, low: Bound, high: Bound) -> Scalar:

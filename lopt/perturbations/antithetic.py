@@ -23,7 +23,7 @@ class AntitheticConfig(PerturbationConfig):
     perturbation: Literal["antithetic"] = "antithetic"
 
     def sample(self, theta: Theta, key: PRNGKey, num_lanes: int) -> AntitheticPairs:
-        """Returns one unit-normal direction per lane; the other twin has its negative."""
+        """Returns one unit-normal direction per lane, [num_lanes, *leaf]; the other twin has its negative."""
         return AntitheticPairs(normal_like(theta, key, (num_lanes,)))
 
 
@@ -39,16 +39,16 @@ class AntitheticPairs(NamedTuple):
         )
 
     def weights(self, utilities: jax.Array) -> jax.Array:
-        """Returns the utilities."""
+        """Returns the utilities, [N, 2]."""
         return utilities
 
     def weighted_sum(self, weights: jax.Array) -> Theta:
-        """Returns Σ (w⁺ − w⁻) ε."""
+        """Returns Σ (w⁺ − w⁻) ε, a tree like theta, from weights [N, 2]."""
         difference = weights[:, 0] - weights[:, 1]
         return jax.tree.map(lambda e: jnp.tensordot(difference, e, axes=1), self.epsilon)
 
     def squared_norm(self, weights: jax.Array) -> Scalar:
-        """Returns wᵀGw with the products G of few directions, or the norm of the sum of many."""
+        """Returns wᵀGw with the products G [N, N] of few directions, or that norm of the sum of many: a scalar."""
         difference = weights[:, 0] - weights[:, 1]
         if len(difference) > MAX_GRAM:
             return squared_norm(self.weighted_sum(weights))

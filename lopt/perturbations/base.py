@@ -34,7 +34,7 @@ class Directions(Protocol):
         ...
 
     def squared_norm(self, weights: jax.Array) -> Scalar:
-        """Returns the squared Euclidean norm of `weighted_sum`, where possible without computing that."""
+        """Returns the squared Euclidean norm of `weighted_sum`, a scalar, where possible without computing that."""
         ...
 
     def by_task(self, num_tasks: int) -> Self:

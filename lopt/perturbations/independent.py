@@ -25,7 +25,7 @@ class IndependentConfig(PerturbationConfig):
     perturbation: Literal["independent"] = "independent"
 
     def sample(self, theta: Theta, key: PRNGKey, num_lanes: int) -> IndependentDraws:
-        """Returns two unit-normal directions per lane."""
+        """Returns two unit-normal directions per lane, [num_lanes, 2, *leaf]."""
         return IndependentDraws(normal_like(theta, key, (num_lanes, 2)))
 
 
@@ -39,16 +39,16 @@ class IndependentDraws(NamedTuple):
         return jax.tree.map(lambda t, e: t[None, None] + sigma * jnp.swapaxes(e, 0, 1), theta, self.epsilon)
 
     def weights(self, utilities: jax.Array) -> jax.Array:
-        """Returns the utilities, each less the mean of all others of the task."""
+        """Returns the utilities, [N, 2], each less the mean of all others of the task."""
         others = (jnp.sum(utilities) - utilities) / (utilities.size - 1)
         return utilities - others
 
     def weighted_sum(self, weights: jax.Array) -> Theta:
-        """Returns Σ w ε over lanes and twins."""
+        """Returns Σ w ε over lanes and twins, a tree like theta, from weights [N, 2]."""
         return jax.tree.map(lambda e: jnp.tensordot(weights, e, axes=2), self.epsilon)
 
     def squared_norm(self, weights: jax.Array) -> Scalar:
-        """Returns the norm of the sum."""
+        """Returns the squared norm of the sum, a scalar."""
         return squared_norm(self.weighted_sum(weights))
 
     def by_task(self, num_tasks: int) -> IndependentDraws:

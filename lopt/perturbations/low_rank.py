@@ -81,14 +81,20 @@ class LowRankMatrices:
         return product.reshape(*product.shape[:-2], *self.shape)
 
     def weighted_sum(self, weights: jax.Array) -> jax.Array:
-        """Returns Σ wₙ Aₙ·Bₙᵀ without any lane's matrix: one product over lanes and rank together."""
+        """Returns Σ wₙ Aₙ·Bₙᵀ, in the tensor's shape, from weights [N].
+
+        One product over lanes and rank together; no lane's matrix is written out.
+        """
         lanes, _, rank = self.left.shape
         left = jnp.moveaxis(self.left * weights[:, None, None], 1, 0).reshape(-1, lanes * rank)
         right = jnp.moveaxis(self.right, 1, 0).reshape(-1, lanes * rank)
         return (left @ right.T).reshape(self.shape)
 
     def squared_norm(self, weights: jax.Array) -> Scalar:
-        """Returns ‖Σ wₙ Aₙ·Bₙᵀ‖² = Σ wₙwₘ tr(AₙᵀAₘ·BₘᵀBₙ), of which nothing is as large as the matrix."""
+        """Returns ‖Σ wₙ Aₙ·Bₙᵀ‖² = Σ wₙwₘ tr(AₙᵀAₘ·BₘᵀBₙ), a scalar, from weights [N].
+
+        Nothing on the way is as large as the matrix.
+        """
         left = jnp.einsum("nar,mas->nmrs", self.left, self.left)
         right = jnp.einsum("nbr,mbs->nmrs", self.right, self.right)
         return weights @ jnp.sum(left * right, axis=(2, 3)) @ weights
@@ -108,18 +114,18 @@ class LowRankPairs(NamedTuple):
         return self.dense().twins(theta, sigma)
 
     def weights(self, utilities: jax.Array) -> jax.Array:
-        """Returns the utilities."""
+        """Returns the utilities, [N, 2]."""
         return utilities
 
     def weighted_sum(self, weights: jax.Array) -> Theta:
-        """Returns Σ (w⁺ − w⁻) ε."""
+        """Returns Σ (w⁺ − w⁻) ε, a tree like theta, from weights [N, 2]."""
         difference = weights[:, 0] - weights[:, 1]
         return self._map(
             lambda d: d.weighted_sum(difference) if _is_factored(d) else jnp.tensordot(difference, d, axes=1)
         )
 
     def squared_norm(self, weights: jax.Array) -> Scalar:
-        """Returns the norm from the factors' products."""
+        """Returns the squared norm of the sum, a scalar, from the factors' products."""
         difference = weights[:, 0] - weights[:, 1]
         parts = [
             d.squared_norm(difference)

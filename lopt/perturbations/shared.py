@@ -61,7 +61,11 @@ class PerturbedWeight:
 
 
 class LaneThetas(NamedTuple):
-    """Both twins of every lane, and the axes over which to take them apart, lanes first, then twins."""
+    """Both twins of every lane, and the axes over which to take them apart, lanes first, then twins.
+
+    Leaves [2, N, *leaf]; of a shared weight a `PerturbedWeight` of θ itself, the coefficients ±σ [2], and the
+    direction's arrays with the lane axis N in front.
+    """
 
     thetas: Theta
     lane_axes: Theta

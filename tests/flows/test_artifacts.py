@@ -1,3 +1,5 @@
+"""Artifacts: a fingerprint of all that decides a result, complete once written; and the record of a run."""
+
 from __future__ import annotations
 
 from pathlib import Path

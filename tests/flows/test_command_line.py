@@ -1,3 +1,5 @@
+"""The command line: help without slow imports, samples that repeat, and mistakes answered in one line."""
+
 from __future__ import annotations
 
 import json

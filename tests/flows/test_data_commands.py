@@ -1,3 +1,5 @@
+"""`keirin data`, from files to a task that trains on them: what is listed, prepared, shown and refused."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The forms of flows: fields explained, all with defaults; what cannot be is refused; every deployment exists."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Progress: plain lines without a terminal, a bar on one."""
+
 from __future__ import annotations
 
 import io

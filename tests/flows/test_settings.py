@@ -1,3 +1,5 @@
+"""Where things run: options before variables before defaults, and what of it workers are given."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Addition and parity against Python's integers, the loss against a coin's, and networks that learn both."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Priors of fields: ranges with both ends, the stated shares, exact supports, and nonsense refused."""
+
 from __future__ import annotations
 
 import numpy as np

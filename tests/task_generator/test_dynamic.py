@@ -1,3 +1,5 @@
+"""What varies in a compiled program: activations and their derivatives, initialisers in closed form, draws."""
+
 from __future__ import annotations
 
 import jax

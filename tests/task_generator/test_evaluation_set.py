@@ -1,3 +1,5 @@
+"""The fixed evaluation tasks: held out where they say so, the ones that past results are for, and learnable."""
+
 from __future__ import annotations
 
 import jax

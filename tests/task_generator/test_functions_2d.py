@@ -1,3 +1,5 @@
+"""The nine functions against the textbooks' formulas in float64: minima, slopes, and float32 near the minima."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""The blocks of small networks: patches against XLA's own convolution, shapes, and the network without layers."""
+
 from __future__ import annotations
 
 import jax

@@ -1,3 +1,5 @@
+"""Flows: determinants are those of the Jacobian, inverses give the data back, densities integrate to one."""
+
 from __future__ import annotations
 
 import math

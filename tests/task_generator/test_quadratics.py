@@ -1,3 +1,5 @@
+"""The quadratics against float64 and closed forms: noise of the stated size and without a mean."""
+
 from __future__ import annotations
 
 import functools

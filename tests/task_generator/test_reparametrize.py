@@ -1,3 +1,5 @@
+"""Re-parameterised tasks: the same function, gradients divided by the scales, steps of another effect."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Recurrent language models against float64, token by token: four cells, sizes, start, and nothing read ahead."""
+
 from __future__ import annotations
 
 import math

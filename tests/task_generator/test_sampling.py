@@ -1,3 +1,5 @@
+"""Drawing configurations: a function of seed and index, within the support, by the mixture's weights."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Sparse gradients: the stated share of entries is zero, the rest is as it was, and so is the loss."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Sub-words: any text comes back, the vocabulary is the training split's alone, and tokens are made once."""
+
 from __future__ import annotations
 
 import socket

@@ -1,3 +1,5 @@
+"""The sum of problems is the sum of its parts in loss and gradient; what cannot be a part is refused."""
+
 from __future__ import annotations
 
 import functools

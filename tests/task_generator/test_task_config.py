@@ -1,3 +1,5 @@
+"""A task as data: its label, its fingerprint, fixed fields, and mistakes that are named with their remedy."""
+
 from __future__ import annotations
 
 from typing import Any

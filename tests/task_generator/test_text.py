@@ -1,3 +1,5 @@
+"""Windows of text: of their own split, everywhere equally often, targets one token later; documents read back."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""Telling documents apart: windows are from the document and split they claim, uniform; and it can be learned."""
+
 from __future__ import annotations
 
 import jax

@@ -1,3 +1,5 @@
+"""The Transformer against float64, position by position: dropout, sizes, start, and nothing read ahead."""
+
 from __future__ import annotations
 
 import math

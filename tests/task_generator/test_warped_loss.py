@@ -1,3 +1,5 @@
+"""Warped losses: each follows its formula and its inverse undoes it; gradients obey the chain rule."""
+
 from __future__ import annotations
 
 from typing import Any
