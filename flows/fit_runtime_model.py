@@ -22,7 +22,7 @@ from flows.report_data import collect, runtime_model_report
 from flows.reporting import accepted_tasks_png, runtime_model_families_png, runtime_model_png
 from flows.run_times.accepted_tasks import accepted_tasks
 from flows.run_times.fit_table import family_errors
-from flows.run_times.models import RECORD, read_model, reference_model, registered_name, save_model
+from flows.run_times.models import ALIAS, RECORD, read_model, reference_model, registered_name, save_model
 from flows.run_times.stored import newest_machine, of_machine, read_timings
 from flows.session import Session, current_session
 from runtime_model.calibration import CalibrationReport
@@ -32,8 +32,7 @@ from runtime_model.prediction import RuntimeModel
 from runtime_model.timing import StepTiming
 from storage.checkpoints import CheckpointInfo
 
-VERSION = 2
-ALIAS = "current"
+VERSION = 3
 
 
 def run_fit(parameters: FitParameters, session: Session) -> tuple[str, CalibrationReport]:
@@ -66,11 +65,13 @@ def run_fit(parameters: FitParameters, session: Session) -> tuple[str, Calibrati
             "reasons": reasons.most_common(),
             "num_timings": len(timings),
             "accepted": [one.model_dump(mode="json") for one in accepted_tasks(model)],
+            "machine": None if model.info.machine is None else model.info.machine.model_dump(mode="json"),
         }
-        _register(model, saved, done, session)
+        done["version"] = _register(model, saved, done, session)
         session.artifacts.write(spec, done)
     else:
         session.reporter.line("fitted before, to the same timings")
+        session.registry.set_alias(registered_name(newest_machine(timings)), ALIAS, done["version"])
     remember(session.workspace, RECORD, {"fingerprint": spec.fingerprint, **done})
     return spec.fingerprint, CalibrationReport.model_validate(done["report"])
 
@@ -111,14 +112,16 @@ def _kept(
     if record is None or read_model(session, str(record["fingerprint"])) is None:
         return None
     new = len(timings) - int(record.get("num_timings", 0))
-    if new == 0 or new >= parameters.min_growth * int(record.get("num_timings", 0)):
+    machine = newest_machine(timings)
+    is_same = record.get("machine") == (None if machine is None else machine.model_dump(mode="json"))
+    if not is_same or new <= 0 or new >= parameters.min_growth * int(record.get("num_timings", 0)):
         return None
     session.reporter.line(f"{new} timings since the last fit are too few to fit again; `keirin fit` does")
     return str(record["fingerprint"]), CalibrationReport.model_validate(record["report"])
 
 
-def _register(model: RuntimeModel, saved: CheckpointInfo, done: dict[str, Any], session: Session) -> None:
-    """Records the fit as a run with its plots, and registers the model under its hardware."""
+def _register(model: RuntimeModel, saved: CheckpointInfo, done: dict[str, Any], session: Session) -> int:
+    """Records the fit as a run with its plots, and registers the model under its hardware. Returns the version."""
     report = CalibrationReport.model_validate(done["report"])
     name = registered_name(model.info.machine)
     run = session.tracker.start_run(
@@ -142,6 +145,7 @@ def _register(model: RuntimeModel, saved: CheckpointInfo, done: dict[str, Any], 
     run.set_tags({"keirin.version": str(version)})
     run.end()
     session.reporter.line(f"registered as models:/{name}@{ALIAS}: version {version}", whole=True)
+    return version
 
 
 def _metrics(report: CalibrationReport) -> dict[str, float]:

@@ -5,7 +5,8 @@ with the least held-out error predicts; the width of its intervals is stretched 
 a regression on its predictions says whether a configuration runs at all. In the report all three choices are
 made for each fold on the other folds, so the reported errors are of unseen configurations.
 
-Deviation from [1]: log seconds are fitted to everything that ran, too slow ones included.
+Deviation from [1]: what was measured to be too slow is fitted to like everything else, and whatever ran counts as
+valid: seconds say for which budgets.
 
 [1] Metz et al. 2022, VeLO (arXiv:2211.09760), App. C.4
 """
@@ -91,7 +92,7 @@ def fit(
     points: list[CalibrationPoint] = []
     for family in sorted(set(table.families.tolist())):
         rows = np.flatnonzero(table.families == family)
-        families[family], held_out = _choose(family, table, fold, rows, fits)
+        families[family], held_out = _choose(family, table, fold, rows, fits, base)
         points += held_out
     machine = next((t.machine for t in timings if t.machine is not None), None)
     spanning = TRANSFERRED if base is not None else next((n for n, f in fits.items() if n in f.parts), None)
@@ -180,9 +181,15 @@ def _fit_transferred(
 
 
 def _choose(
-    family: str, table: TimingTable, fold: np.ndarray, rows: np.ndarray, fits: Mapping[str, _Fits]
+    family: str,
+    table: TimingTable,
+    fold: np.ndarray,
+    rows: np.ndarray,
+    fits: Mapping[str, _Fits],
+    base: RuntimeModel | None,
 ) -> tuple[FamilyPart, list[CalibrationPoint]]:
     """Returns the family's part, chosen on all its rows, and its points, each chosen on the other folds' rows."""
+    prior = None if base is None else base.validity_of(family)
     held_out = {
         name: LogSeconds(f.held_out.mean[rows], f.held_out.std[rows])
         for name, f in fits.items()
@@ -197,12 +204,12 @@ def _choose(
         chosen = held_out[name]
         stretch = _stretch(chosen, log_seconds, use & is_valid)
         kept = [p for p, wanted in zip(pairs, use, strict=True) if wanted]
-        return name, stretch, fit_validity(kept, chosen.mean[use], is_valid[use])
+        return name, stretch, fit_validity(kept, chosen.mean[use], is_valid[use], prior=prior)
 
     points = []
     for k in np.unique(fold[rows]):
         here = fold[rows] == k
-        name, stretch, validity = decide(~here if (~here).any() else here)
+        name, stretch, validity = decide(~here)
         at = np.flatnonzero(here)
         probability = validity.probability([pairs[i] for i in at], held_out[name].mean[at])
         for i, runs in zip(at, probability, strict=True):
@@ -229,13 +236,16 @@ def _choose(
 
 
 def _best(held_out: Mapping[str, LogSeconds], log_seconds: np.ndarray, use: np.ndarray) -> str:
-    """Returns the estimator with the least mean absolute error of log seconds, the first among equals."""
+    """Returns the estimator with the least mean absolute error of log seconds.
+
+    Among equals, and where no row decides, a model of other timings comes first, then the order of fitting.
+    """
     use = use & np.isfinite(log_seconds)
     errors = {
         name: float(np.abs(one.mean[use] - log_seconds[use]).mean()) if use.any() else 0.0
         for name, one in held_out.items()
     }
-    return min(errors, key=lambda name: errors[name])
+    return min(errors, key=lambda name: (errors[name], name != TRANSFERRED))
 
 
 def _stretch(predicted: LogSeconds, log_seconds: np.ndarray, use: np.ndarray) -> float:

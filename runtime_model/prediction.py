@@ -134,13 +134,16 @@ class RuntimeModel:
     ) -> np.ndarray:
         probability = np.ones(len(pairs))
         for family, at in _by_family(families):
-            model: RuntimeModel | None = self
-            while model is not None and family not in model.info.families:
-                model = model.base
-            if model is not None:
-                validity = model.info.families[family].validity
+            validity = self.validity_of(family)
+            if validity is not None:
                 probability[at] = validity.probability([pairs[i] for i in at], predicted.mean[at])
         return probability
+
+    def validity_of(self, family: str) -> ValidityModel | None:
+        """Returns what is known about a family's validity, here or in the base."""
+        if family in self.info.families:
+            return self.info.families[family].validity
+        return None if self.base is None else self.base.validity_of(family)
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Returns the arrays by path and the rest as JSON data; `from_arrays` is the inverse."""

@@ -20,7 +20,7 @@ class TimingTable(NamedTuple):
     families: np.ndarray  # [N] str
     fingerprints: np.ndarray  # [N] str
     log_seconds: np.ndarray  # [N], NaN where not measured; at the machine's usual speed
-    is_valid: np.ndarray  # [N] bool
+    is_valid: np.ndarray  # [N] bool: it runs; whether soon enough, the seconds say
 
     @property
     def is_timed(self) -> np.ndarray:
@@ -36,9 +36,10 @@ class TimingTable(NamedTuple):
 def timing_table(timings: Sequence[StepTiming], config_type: type[BaseModel]) -> TimingTable:
     """Returns the table of `timings`.
 
-    What was refused after its first, cold step counts as not measured. Seconds are brought to the machine's usual
-    speed: a timing that was taken while the speed probe needed a third longer than usual is taken to have
-    needed a third longer, too.
+    A configuration that ran but was slower than the limit of its timing counts as one that runs: a budget
+    decides by its seconds. Those of a first, cold step, after which it was refused, count as not measured.
+    Seconds are brought to the machine's usual speed: a timing that was taken while the speed probe needed a
+    third longer than usual is taken to have needed a third longer, too.
     """
     usual = usual_probe(timings)
     slowdown = [(timing.probe_seconds or usual) / usual for timing in timings]
@@ -52,7 +53,7 @@ def timing_table(timings: Sequence[StepTiming], config_type: type[BaseModel]) ->
         families=np.asarray([t.family for t in timings]),
         fingerprints=np.asarray([t.config_fingerprint for t in timings]),
         log_seconds=np.log(at_usual_speed([t.seconds_per_step if t.num_steps else None for t in timings])),
-        is_valid=np.asarray([t.valid for t in timings], bool),
+        is_valid=np.asarray([t.valid or bool(t.seconds_per_step) for t in timings], bool),
     )
 
 

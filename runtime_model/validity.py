@@ -1,8 +1,9 @@
-"""Whether a configuration runs within the limits, given what its seconds are predicted to be.
+"""Whether a configuration runs at all, given what its seconds are predicted to be.
 
-A logistic regression per family on the predicted log seconds and the design's columns: "too slow" is the
-commonest way to be invalid, and memory goes with the same sizes. Where all of a family's timings agree, the
-probability is that of the rule of succession.
+A logistic regression per family on the predicted log seconds and the design's columns: what is refused without
+a run, needs too much memory or too long to compile goes with the same sizes. Where all of a family's timings
+agree they say nothing about where the limit is: what a model of other timings knows is kept, and without one
+the probability is that of the rule of succession.
 """
 
 from __future__ import annotations
@@ -38,18 +39,25 @@ class ValidityModel(FrozenConfig):
 
 
 def fit_validity(
-    pairs: Sequence[Sequence[Pair]], log_seconds: np.ndarray, is_valid: np.ndarray
+    pairs: Sequence[Sequence[Pair]],
+    log_seconds: np.ndarray,
+    is_valid: np.ndarray,
+    *,
+    prior: ValidityModel | None = None,
 ) -> ValidityModel:
-    """Fits the regression to configurations whose log seconds [n] are predicted, not measured."""
-    design = fit_design(pairs)
-    time_scale = (float(log_seconds.mean()), max(float(log_seconds.std()), 1e-3))
+    """Fits the regression to configurations whose log seconds [n] are predicted, not measured; n may be 0.
+
+    Args:
+      pairs: Of the n configurations.
+      log_seconds: [n].
+      is_valid: [n].
+      prior: Of another machine's timings; returned where all rows agree.
+    """
     positive, count = int(is_valid.sum()), len(is_valid)
     if positive in (0, count):
-        odds = (positive + 1) / (count - positive + 1)
-        width = 1 + len(design.names)
-        return ValidityModel(
-            design=design, time_scale=time_scale, coefficients=(0.0,) * width, intercept=float(np.log(odds))
-        )
+        return prior or _rule_of_succession(positive, count)
+    design = fit_design(pairs)
+    time_scale = (float(log_seconds.mean()), max(float(log_seconds.std()), 1e-3))
     regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
     regression.fit(_rows(design, time_scale, pairs, log_seconds), is_valid)
     return ValidityModel(
@@ -57,6 +65,16 @@ def fit_validity(
         time_scale=time_scale,
         coefficients=tuple(regression.coef_[0].tolist()),
         intercept=float(regression.intercept_[0]),
+    )
+
+
+def _rule_of_succession(positive: int, count: int) -> ValidityModel:
+    odds = (positive + 1) / (count - positive + 1)
+    return ValidityModel(
+        design=Design(names=(), mean=(), scale=(), constant=()),
+        time_scale=(0.0, 1.0),
+        coefficients=(0.0,),
+        intercept=float(np.log(odds)),
     )
 
 

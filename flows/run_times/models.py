@@ -1,8 +1,13 @@
-"""Which run-time model is in use: the last one fitted here, or the one of the timings that keirin ships."""
+"""Which run-time model is in use: that of the workers' hardware, or the last one fitted, or that of the timings
+that keirin ships. In MLflow the alias `current` of each hardware's model says which; moved there, it counts
+here.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from flows.artifacts import ArtifactSpec, fingerprint_of
 from flows.record import recall
@@ -13,16 +18,19 @@ from runtime_model.machine import Machine, this_machine
 from runtime_model.prediction import FORMAT_VERSION, RuntimeModel
 from runtime_model.reference import reference_timings
 from storage.checkpoints import CheckpointInfo, CheckpointStore, load_checkpoint
+from storage.errors import AliasNotFoundError
 
 VERSION = 1
 RECORD = "runtime_model"
+ALIAS = "current"
 FIX = "`keirin time --family all --count 20`, then `keirin fit`"
 
 
 def save_model(session: Session, fingerprint: str, model: RuntimeModel) -> CheckpointInfo:
     """Stores a model under its fingerprint; what lay there before is replaced."""
     arrays, info = model.to_arrays()
-    return _store(session, fingerprint).save("model", 0, {"model": arrays}, {"info": info})
+    facts = {"info": info, "fingerprint": fingerprint}
+    return _store(session, fingerprint).save("model", 0, {"model": arrays}, facts)
 
 
 def read_model(session: Session, fingerprint: str) -> RuntimeModel | None:
@@ -53,10 +61,15 @@ def reference_model(session: Session) -> tuple[str, RuntimeModel]:
 
 
 def load_runtime_model(session: Session) -> tuple[str, RuntimeModel]:
-    """Returns the fingerprint and the model of the last fit, or else the shipped one; warns if that is stale."""
-    record = recall(session.workspace, RECORD)
-    model = None if record is None else read_model(session, str(record["fingerprint"]))
-    if record is None or model is None:
+    """Returns the fingerprint and the model of the workers' hardware, or of the last fit, or else the shipped one.
+
+    Warns if it is of other hardware or versions.
+    """
+    for fingerprint in _fitted(session):
+        model = read_model(session, fingerprint)
+        if model is not None:
+            break
+    else:
         fingerprint, model = reference_model(session)
         machine = "" if model.info.machine is None else f" ({model.info.machine.hardware})"
         session.reporter.line(
@@ -65,7 +78,19 @@ def load_runtime_model(session: Session) -> tuple[str, RuntimeModel]:
         )
         return fingerprint, model
     warn_if_stale(session, model)
-    return str(record["fingerprint"]), model
+    return fingerprint, model
+
+
+def _fitted(session: Session) -> Iterator[str]:
+    """Yields the fingerprints of the fits that may serve, the best first."""
+    record = recall(session.workspace, RECORD)
+    if record is None:
+        return
+    name = registered_name(workers_machine(session))
+    with contextlib.suppress(AliasNotFoundError):
+        folder = session.registry.resolve(f"models:/{name}@{ALIAS}")
+        yield str(load_checkpoint(folder).metadata.get("fingerprint", ""))
+    yield str(record["fingerprint"])
 
 
 def warn_if_stale(session: Session, model: RuntimeModel) -> None:

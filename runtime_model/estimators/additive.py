@@ -153,8 +153,8 @@ def _terms(pairs: Sequence[Pair], kind: str | None = None) -> dict[str, float]:
         if key.endswith(".augmentation"):
             kept = costs if value in EVERYWHERE else {name: costs.get(name, 0.0) for name in APPLIED}
             terms |= {f"{value}:{name}": cost for name, cost in kept.items()}
-        elif key.startswith(AUGMENTATION) and not isinstance(value, str):
-            terms[key] = value * costs.get("num_params", 1.0)
+        elif key.startswith(AUGMENTATION) and not isinstance(value, str):  # of so many, each costs something
+            terms |= {f"{key}:{name}": value * costs.get(name, 0.0) for name in (CONSTANT, *APPLIED)}
     return terms
 
 

@@ -30,7 +30,7 @@ class ProcessConfig(EstimatorConfig):
 
     sum_of_costs: AdditiveConfig = AdditiveConfig()
     length: float = 1.0
-    augmentation_length: float = 4.0
+    augmentation_length: float = 2.0
     """Longer: the prices know most of what an augmentation costs."""
     cost_weight: float = 1.0
     field_weight: float = 0.3

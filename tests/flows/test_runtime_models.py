@@ -114,6 +114,39 @@ def test_timings_of_other_machines_are_left_out_and_a_stale_model_is_said_to_be(
     assert "12 timings are of other hardware or versions and left out" in said.getvalue()
 
 
+def test_the_first_timings_of_another_machine_are_enough_to_fit_again(session: Session) -> None:
+    """However many the last fit had: those were of another machine."""
+    store(session, 12, derive(this_machine(), jax_version="0.9.0"))
+    run_fit(FitParameters(), session)
+    store(session, 5)
+    _, report = run_fit(FitParameters(min_growth=0.25), session)
+    assert report.num_timings == 5
+
+
+def test_the_model_of_the_workers_hardware_serves_whichever_was_fitted_last(
+    session: Session, said: io.StringIO
+) -> None:
+    store(session, 12)
+    here, _ = run_fit(FitParameters(), session)
+    store(session, 14, derive(this_machine(), hardware="gpu:H100"))
+    there, _ = run_fit(FitParameters(), session)
+    assert here != there
+    assert load_runtime_model(session)[0] == here
+    assert "stale" not in said.getvalue()
+
+
+def test_where_the_alias_points_in_mlflow_counts(session: Session) -> None:
+    fits = []
+    for count in (12, 16):
+        store(session, count)
+        fits.append(run_fit(FitParameters(), session)[0])
+    assert load_runtime_model(session)[0] == fits[1]
+    session.registry.set_alias(registered_name(this_machine()), "current", 1)
+    assert load_runtime_model(session)[0] == fits[0]
+    run_fit(FitParameters(), session)  # fitted before, to the same timings: it is the current one again
+    assert load_runtime_model(session)[0] == fits[1]
+
+
 def test_the_latest_timing_of_each_configuration_and_machine_counts(session: Session) -> None:
     config = draw(SampleParameters(count=1))[0]
     other = derive(this_machine(), hardware="gpu:H100")

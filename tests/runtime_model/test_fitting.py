@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from timed_toys import Inner, Toy, draw, record, runs, seconds, timings
 
+from lopt.config import derive
 from runtime_model.calibration import CalibrationReport
 from runtime_model.estimators import COMPARED, ESTIMATORS
 from runtime_model.estimators.base import EstimatorConfig
@@ -250,3 +251,47 @@ def test_what_the_base_was_fitted_to_is_not_held_out(fitted: Fitted) -> None:
     _, report = fit(measured, seed=0, base=base, config_type=Toy)
     assert "transferred" not in report.median_by_estimator
     assert report.chosen("toy") in ESTIMATORS
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_local_timing_keeps_what_the_base_knows_about_validity(fitted: Fitted, valid: bool) -> None:
+    base = fitted[0]
+    (config,) = _unseen(11, 40)[:1]
+    local = record(config, measured=seconds(config)) if valid else record(config, valid=False)
+    model, _ = fit([local], seed=0, base=base, num_folds=2, config_type=Toy)
+    large, small = (Toy(family=Inner(width=w, batch=b, depth=2)) for w, b in ((128, 512), (8, 8)))
+    here, there = model.predict([large, small]), base.predict([large, small])
+    assert here.valid_probability[0] < 0.5 < here.valid_probability[1]
+    if not valid:  # nothing was timed either: all is as there
+        np.testing.assert_allclose(here.valid_probability, there.valid_probability)
+
+
+def test_a_single_timing_does_not_choose_what_predicts_it(fitted: Fitted) -> None:
+    """One of another family, at the seconds that the base says and at a hundred times those."""
+    (other,) = draw(np.random.default_rng(31), 1, family="other")
+    many = [record(c, measured=seconds(c)) for c in draw(np.random.default_rng(5), 40)]
+    chosen = []
+    for factor in (1.0, 100.0):
+        one = record(other, measured=factor * float(fitted[0].predict([other]).seconds[0]))
+        _, report = fit([*many, one], seed=0, base=fitted[0], config_type=Toy)
+        chosen.append(report.chosen("other"))
+    assert chosen == ["transferred", "transferred"]
+
+
+def test_what_ran_too_slowly_runs() -> None:
+    """A budget decides by its seconds: it is not as invalid as what could not be run."""
+    limit = 1e-4
+    measured = []
+    for config in draw(np.random.default_rng(0), 120):
+        timing = record(config, measured=seconds(config))
+        if seconds(config) > limit:
+            timing = derive(timing, valid=False, reason=f"too slow: more than {limit:g} s")
+        measured.append(timing)
+    slow = [t for t in measured if not t.valid]
+    assert 20 < len(slow) < 100
+    model, report = fit(measured, seed=0, config_type=Toy)
+    assert report.validity_auc is None  # there is nothing that does not run
+    assert report.num_timed == len(measured)
+    predicted = model.predict([Toy.model_validate_json(t.config_json) for t in slow])
+    assert (predicted.valid_probability > 0.5).all()
+    assert (predicted.seconds > 0.5 * limit).all()
