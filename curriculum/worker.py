@@ -64,8 +64,12 @@ class WorkerPool(Protocol):
         payloads: Sequence[tuple[Any, ...]],
         *,
         affinity: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> Iterator[tuple[int, Result]]:
-        """Yields `(index, fn(*payload))` as results come in."""
+        """Yields `(index, fn(*payload))` as results come in.
+
+        When none has come in for `timeout` seconds it gives up; None: after what the pool thinks long.
+        """
         ...
 
     def stream(self) -> WorkStream:
@@ -94,9 +98,10 @@ class InProcessWorkerPool:
         payloads: Sequence[tuple[Any, ...]],
         *,
         affinity: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Yields the results in order."""
-        del affinity
+        del affinity, timeout
         for index, payload in enumerate(payloads):
             yield index, fn(*payload)
 

@@ -14,14 +14,9 @@ from lopt.family_data import Data, separate_data
 from lopt.inner_loop import InnerState, init_inner, unroll
 from lopt.stand_in import stand_in
 from lopt.types import Dynamic, Params, PRNGKey, TaskFamily
+from runtime_model.timed_runs import Clock
 
-Clock = Callable[[], float]
-MAX_STEPS = 1_000_000
 LEARNING_RATE = 0.01
-
-
-class RefusedError(Exception):
-    """A configuration that is not worth running (further); the message is the recorded reason."""
 
 
 class StepProgram(NamedTuple):
@@ -36,6 +31,8 @@ class StepProgram(NamedTuple):
     num_tasks: int
     temporary_bytes: int | None
     """None where the backend does not say."""
+    needed_bytes: int | None
+    """Of all that a run holds: arguments and results too."""
 
     def params(self) -> Params:
         """Returns the parameters of one task, in shape and type."""
@@ -56,14 +53,9 @@ def compile_program(
     *,
     repeats: int,
     num_tasks: int,
-    max_bytes: int,
     clock: Clock,
 ) -> StepProgram:
-    """Compiles inner training on `family` with SGD and draws the dynamic configuration of every repeat.
-
-    Raises:
-      RefusedError: If the compiled program needs more than `max_bytes` of temporary memory.
-    """
+    """Compiles inner training on `family` with SGD and draws the dynamic configuration of every repeat."""
     axes = family.dynamic_axes()
     optimizer = optax.with_extra_args_support(optax.sgd(LEARNING_RATE))
     data, with_data = separate_data(family)
@@ -102,13 +94,20 @@ def compile_program(
     program = jax.jit(train).lower(data, dynamics[0], state, jax.random.key(0), jnp.asarray(1, jnp.int32))
     run = program.compile()
     compile_seconds = clock() - started
-    needed = getattr(run.memory_analysis(), "temp_size_in_bytes", None)  # some backends have no analysis
-    if needed is not None and needed > max_bytes:
-        raise RefusedError(
-            f"too large: needs {needed / 2**20:.0f} MiB of temporary memory, more than "
-            f"{max_bytes / 2**20:.0f} MiB"
-        )
-    return StepProgram(partial(run, data), dynamics, state, compile_seconds, num_tasks, needed)
+    return StepProgram(partial(run, data), dynamics, state, compile_seconds, num_tasks, *memory(run))
+
+
+def memory(compiled: Any) -> tuple[int | None, int | None]:
+    """Returns the bytes of a program's temporary memory, and of all that a run of it holds.
+
+    Results that are written over arguments count once. None where the backend does not say.
+    """
+    analysis = compiled.memory_analysis()
+    if not hasattr(analysis, "temp_size_in_bytes"):
+        return None, None
+    temporary = analysis.temp_size_in_bytes
+    arguments, results = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
+    return temporary, arguments + results + temporary - analysis.alias_size_in_bytes
 
 
 def _draw_all(draw: Callable[[PRNGKey], Dynamic], count: int) -> list[Dynamic]:

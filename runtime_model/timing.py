@@ -6,7 +6,7 @@ configuration (drawn from fixed keys, the same for every configuration), because
 changes the cost and is not part of the static configuration; a repeat is the median of several runs, taken
 in turns with the other repeats and compared with the speed probes beside them, so that what else the machine
 does does not count; what dispatching takes (a run of no steps) is subtracted; the result is the median of the
-repeats. The optimizer's update is measured by itself (`update_program`).
+repeats (`timed_runs`). The optimizer's update is measured by itself, in the same way (`update_program`).
 
 Deviations from [1] and its release: SGD(0.01) on one task by default instead of 8 vmapped ones, since
 batching small problems pays on an accelerator but not on a CPU; a loop long enough to hide dispatch instead
@@ -22,7 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,17 +30,15 @@ from pydantic import Field
 
 from lopt.config import FrozenConfig
 from runtime_model.machine import Machine, load_average, this_machine
-from runtime_model.speed_probe import probe_seconds
-from runtime_model.step_program import MAX_STEPS, Clock, RefusedError, StepProgram, compile_program
+from runtime_model.step_program import StepProgram, compile_program
+from runtime_model.timed_runs import Clock, Clocks, clocks_here, timed_runs
 from runtime_model.update_program import NO_UPDATE, get_update, time_update
-from task_generator.datasets.placement import DatasetTooLargeError
+from task_generator.datasets.placement import DatasetTooLargeError, device_memory
 from task_generator.datasets.prepared import DatasetNotPreparedError
 from task_generator.task_config import TaskConfig
 
 MAX_FLOPS_PER_SECOND = 1e12
 """More than a core does. Only what could not keep the limit even at this speed is refused uncompiled."""
-TRIALS = 3
-LEAST_SECONDS = 1e-9
 PATIENCE = 20
 """A first step is often slow (memory is touched first then); only this many times the limit ends it there."""
 
@@ -54,13 +52,20 @@ class TimingSettings(FrozenConfig):
     num_steps: int | None = Field(None, ge=1, description="Steps of a run; None: as `target_seconds` needs.")
     num_tasks: int = Field(1, ge=1, description="Tasks vmapped over their dynamic configuration.")
     max_seconds_per_step: float = Field(0.05, gt=0, description="Slower than this is invalid.")
-    max_bytes: int = Field(2 << 30, description="Temporary memory above which a program is not run.")
+    max_bytes: int | None = Field(
+        2 << 30,
+        description="A program that needs more memory, data included, is not run; None: more than the device has.",
+    )
     update: str = Field(
         "adam", description="Optimizer whose update is timed too: adam, an architecture, none."
     )
 
 
 DEFAULT_SETTINGS = TimingSettings()
+
+
+class RefusedError(Exception):
+    """A configuration that is not worth running (further); the message is the recorded reason."""
 
 
 class StepTiming(FrozenConfig):
@@ -76,8 +81,12 @@ class StepTiming(FrozenConfig):
     valid: bool
     reason: str = ""
     update_seconds: float | None = None
-    """Of one update by `update_optimizer`, measured by itself. None if not asked for, or not measured."""
+    """Of one update by `update_optimizer`, measured by itself. None if not asked for, or it failed."""
     update_optimizer: str = ""
+    update_reason: str = ""
+    """Why an update that was asked for gave no seconds; says nothing about the gradient step."""
+    max_seconds_per_step: float | None = None
+    """The limit that `valid` is of. None: of a record older than this field."""
     num_tasks: int = 1
     num_steps: int = 0
     """Steps per run."""
@@ -111,6 +120,7 @@ def time_step(
     clock: Clock = time.perf_counter,
     cpu_clock: Clock = time.process_time,
     on_stage: Callable[[str], None] = lambda _: None,
+    on_gradient: Callable[[StepTiming], None] = lambda _: None,
 ) -> StepTiming:
     """Compiles and times inner training on `config`.
 
@@ -120,42 +130,27 @@ def time_step(
       clock: Seconds, from any origin.
       cpu_clock: Processor seconds of this process, from any origin.
       on_stage: Told what is being done ("compiling"), for whoever watches from outside.
+      on_gradient: Given the timing before its update is timed: what stands if that takes the process down.
 
     Raises:
       UnknownNameError: If `settings.update` names no optimizer.
-      DatasetNotPreparedError: If the configuration's data set is not on this machine.
-      DatasetTooLargeError: If it does not fit the device. Every other failure is recorded, not raised.
+      DatasetNotPreparedError: If the configuration's data set is not on this machine. Every other failure is
+        recorded, not raised.
     """
     if settings.update != NO_UPDATE:
         get_update(settings.update)
-    record = unmeasured(config).model_dump()
-    try:
-        _refuse_hopeless(config, settings)
-        on_stage("compiling")
-        program = compile_program(
-            config.build(),
-            repeats=settings.repeats,
-            num_tasks=settings.num_tasks,
-            max_bytes=settings.max_bytes,
-            clock=clock,
-        )
-        record |= {
-            "compile_seconds": program.compile_seconds,
-            "temporary_bytes": program.temporary_bytes,
-        }
-        on_stage("running")
-        _measure(program, record, settings, clock, cpu_clock)
-        if settings.update != NO_UPDATE:
-            on_stage("timing the update")
-            record |= time_update(program.params(), settings.update, settings.target_seconds, clock)
-    except RefusedError as refused:
-        record["reason"] = str(refused)
-    except (DatasetNotPreparedError, DatasetTooLargeError):
-        raise  # says nothing about the configuration: the data can be prepared, and then it runs
-    except Exception as error:  # a failing configuration is a measurement, whatever it fails with
-        record |= {"reason": _first_line(error), "seconds_per_step": None, "valid": False}
-    record |= {"load": load_average(), "machine": this_machine(), "num_tasks": settings.num_tasks}
-    return StepTiming.model_validate(record)
+    record = unmeasured(config).model_dump() | {
+        "num_tasks": settings.num_tasks,
+        "max_seconds_per_step": settings.max_seconds_per_step,
+    }
+    clocks = clocks_here(clock, cpu_clock)
+    program = _time_gradient(config, settings, record, clocks, on_stage)
+    if program is not None and settings.update != NO_UPDATE:
+        record["update_optimizer"] = settings.update
+        on_gradient(_timing_here(record))
+        on_stage("timing the update")
+        _time_update(program, settings, record, clocks)
+    return _timing_here(record)
 
 
 def unmeasured(config: TaskConfig, reason: str = "") -> StepTiming:
@@ -172,28 +167,63 @@ def unmeasured(config: TaskConfig, reason: str = "") -> StepTiming:
     )
 
 
-def _measure(
-    program: StepProgram, record: dict[str, Any], settings: TimingSettings, clock: Clock, cpu_clock: Clock
-) -> None:
+def _time_gradient(
+    config: TaskConfig,
+    settings: TimingSettings,
+    record: dict[str, Any],
+    clocks: Clocks,
+    on_stage: Callable[[str], None],
+) -> StepProgram | None:
+    """Fills `record` with what the gradient step takes. Returns its program, or None if it is invalid."""
+    try:
+        _refuse_hopeless(config, settings)
+        on_stage("compiling")
+        program = compile_program(
+            config.build(), repeats=settings.repeats, num_tasks=settings.num_tasks, clock=clocks.wall
+        )
+        record |= {
+            "compile_seconds": program.compile_seconds,
+            "temporary_bytes": program.temporary_bytes,
+        }
+        _refuse_large(program, settings.max_bytes)
+        on_stage("running")
+        _measure(program, record, settings, clocks)
+    except RefusedError as refused:
+        record["reason"] = str(refused)
+    except DatasetTooLargeError as error:
+        record["reason"] = f"too large: {error}"
+    except DatasetNotPreparedError:
+        raise  # says nothing about the configuration: the data can be prepared, and then it runs
+    except Exception as error:  # a failing configuration is a measurement, whatever it fails with
+        record |= {"reason": _first_line(error), "seconds_per_step": None}
+    else:
+        return program
+    return None
+
+
+def _measure(program: StepProgram, record: dict[str, Any], settings: TimingSettings, clocks: Clocks) -> None:
     """Fills `record` with what is known so far, so that a refusal keeps the seconds that led to it."""
     limit = settings.max_seconds_per_step
-    per_step = program.seconds(0, 1, clock) / program.num_tasks
+    per_step = program.seconds(0, 1, clocks.wall) / program.num_tasks
     if per_step < PATIENCE * limit:
-        per_step = program.seconds(0, 1, clock) / program.num_tasks
+        per_step = program.seconds(0, 1, clocks.wall) / program.num_tasks
     record["seconds_per_step"] = per_step
     _refuse_slow(per_step, 2 * limit)  # near the limit, one run does not decide
-    # On one thread, what counts is processor time: while something else has the core, it stands still.
-    counts = cpu_clock if jax.default_backend() == "cpu" and this_machine().threads == 1 else clock
-    dispatch = min(program.seconds(0, 0, counts) for _ in range(TRIALS))
-    steps = settings.num_steps or _choose_steps(program, settings.target_seconds, dispatch, counts)
-    runs = _timed_runs(program, settings, steps, dispatch, (clock, cpu_clock, counts))
+    runs = timed_runs(
+        program,
+        clocks,
+        repeats=settings.repeats,
+        runs=settings.runs,
+        target_seconds=settings.target_seconds,
+        num_steps=settings.num_steps,
+    )
     probe = float(np.median(runs.probe))
     repeats = np.median(runs.relative, axis=0) * probe
     median = statistics.median(repeats.tolist())
     record |= {
         "seconds_per_step": median,
         "probe_seconds": probe,
-        "num_steps": steps,
+        "num_steps": runs.num_steps,
         "relative_spread": float(np.ptp(repeats) / median),
         "relative_noise": float(np.median(np.ptp(runs.relative, axis=0) * probe / repeats)),
         "cpu_share": round(float(min(1.0, runs.cpu_share.mean())), 3),
@@ -202,47 +232,25 @@ def _measure(
     record["valid"] = True
 
 
-class _Runs(NamedTuple):
-    """Timed runs; every field is [runs, repeats]."""
-
-    relative: np.ndarray  # seconds per step and task, over the seconds of the probes beside the run
-    probe: np.ndarray  # seconds
-    cpu_share: np.ndarray
-
-
-def _timed_runs(
-    program: StepProgram,
-    settings: TimingSettings,
-    steps: int,
-    dispatch: float,
-    clocks: tuple[Clock, Clock, Clock],
-) -> _Runs:
-    clock, cpu_clock, counts = clocks
-    runs = _Runs(*np.zeros((3, settings.runs, settings.repeats)))
-    for index in np.ndindex(settings.runs, settings.repeats):  # in turns: a slow moment hits each repeat once
-        before = probe_seconds(counts)
-        began, cpu_began = clock(), cpu_clock()
-        seconds = max(program.seconds(index[1], steps, counts) - dispatch, LEAST_SECONDS)
-        cpu_seconds, wall = cpu_clock() - cpu_began, clock() - began
-        probe = (before + probe_seconds(counts)) / 2
-        runs.relative[index] = seconds / (steps * program.num_tasks) / probe
-        runs.probe[index], runs.cpu_share[index] = probe, cpu_seconds / wall
-    return runs
+def _time_update(
+    program: StepProgram, settings: TimingSettings, record: dict[str, Any], clocks: Clocks
+) -> None:
+    """Fills `record` with what the update takes, at the speed that the gradient step was measured at."""
+    try:
+        record["update_seconds"] = time_update(
+            program.params(),
+            settings.update,
+            clocks,
+            runs=settings.runs,
+            target_seconds=settings.target_seconds,
+            probe=record["probe_seconds"],
+        )
+    except Exception as error:  # the optimizer's failure: the gradient step was measured, and stands
+        record["update_reason"] = _first_line(error)
 
 
-def _choose_steps(program: StepProgram, target_seconds: float, dispatch: float, counts: Clock) -> int:
-    """Returns how many steps take about `target_seconds`, from trials long enough to measure.
-
-    The fastest of several trials counts: taken for slow because of one busy moment, a program would be given so
-    few steps that what is measured is its dispatch.
-    """
-    steps = 1
-    while steps < MAX_STEPS:
-        seconds = min(program.seconds(0, steps, counts) for _ in range(TRIALS)) - dispatch
-        if seconds > target_seconds / 8:
-            return max(1, min(MAX_STEPS, round(steps * target_seconds / seconds)))
-        steps *= 4
-    return MAX_STEPS
+def _timing_here(record: dict[str, Any]) -> StepTiming:
+    return StepTiming.model_validate(record | {"load": load_average(), "machine": this_machine()})
 
 
 def _refuse_hopeless(config: TaskConfig, settings: TimingSettings) -> None:
@@ -254,6 +262,14 @@ def _refuse_hopeless(config: TaskConfig, settings: TimingSettings) -> None:
     if least > settings.max_seconds_per_step:
         raise RefusedError(
             f"too slow: {flops:.3g} operations per step cannot be done in {settings.max_seconds_per_step:g} s"
+        )
+
+
+def _refuse_large(program: StepProgram, max_bytes: int | None) -> None:
+    needed, limit = program.needed_bytes, device_memory() if max_bytes is None else max_bytes
+    if needed is not None and limit is not None and needed > limit:
+        raise RefusedError(
+            f"too large: needs {needed / 2**20:.0f} MiB of memory, more than {limit / 2**20:.0f} MiB"
         )
 
 

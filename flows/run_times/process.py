@@ -6,6 +6,9 @@ compilation too; what it was doing is the recorded reason. When the owner dies t
 input, and ends.
 
     python -m flows.run_times.process  reads {"config": …, "settings": …}, writes {"stage": …}, then {"timing": …}
+
+Before the optimizer's update is timed it writes {"gradient": …}, the timing without it: that stands if the update
+takes the process down.
 """
 
 from __future__ import annotations
@@ -20,20 +23,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import IO, Any
 
 import psutil
 
-from task_generator.datasets.placement import DatasetTooLargeError
 from task_generator.datasets.prepared import DatasetNotPreparedError
 
 POLL_SECONDS = 0.2
 MAX_CONFIGS = 50
 """Configurations per process: a compiler keeps memory that no call gives back."""
 START_SECONDS = 120.0
-DATA_ERRORS: dict[str, type[Exception]] = {
-    error.__name__: error for error in (DatasetNotPreparedError, DatasetTooLargeError)
-}
+DATA_ERRORS: dict[str, type[Exception]] = {DatasetNotPreparedError.__name__: DatasetNotPreparedError}
+COMMAND = (sys.executable, "-m", "flows.run_times.process")
 
 
 class TimingProcess:
@@ -42,10 +44,13 @@ class TimingProcess:
     Args:
       max_seconds: What one configuration may take, compilation included.
       max_process_bytes: What the process may grow to.
+      command: What starts it.
     """
 
-    def __init__(self, *, max_seconds: float, max_process_bytes: int) -> None:
-        self.max_seconds, self.max_process_bytes = max_seconds, max_process_bytes
+    def __init__(
+        self, *, max_seconds: float, max_process_bytes: int, command: Sequence[str] = COMMAND
+    ) -> None:
+        self.max_seconds, self.max_process_bytes, self._command = max_seconds, max_process_bytes, command
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader: threading.Thread | None = None
@@ -63,12 +68,11 @@ class TimingProcess:
         return -1 if self._process is None else self._process.pid
 
     def measure(self, config_json: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """Returns the timing's record, or {"reason": …, "compile_seconds": …} where the process did not live.
+        """Returns the timing's record, or {"reason": …} where the process did not live to measure a gradient step.
 
-          Raises:
-            DatasetNotPreparedError: If the configuration's data set is not on this machine.
-        DatasetTooLargeError: If it does not fit the device.
-        RuntimeError: If the process cannot be started.
+        Raises:
+          DatasetNotPreparedError: If the configuration's data set is not on this machine.
+          RuntimeError: If the process cannot be started.
         """
         process = self._started()
         self._num_configs += 1
@@ -96,27 +100,34 @@ class TimingProcess:
             self._process is not None and self._process.poll() is not None
         ):
             self.close()
-        if self._process is None:
-            self._replies, self._num_configs = queue.SimpleQueue(), 0
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.run_times.process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
+        return self._start() if self._process is None else self._process
+
+    def _start(self) -> subprocess.Popen[str]:
+        self._replies, self._num_configs = queue.SimpleQueue(), 0
+        self._process = process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",  # what is no text is no reply either
+        )
+        assert process.stdout is not None
+        arguments = process.stdout, self._replies
+        self._reader = threading.Thread(target=_read, args=arguments, daemon=True)
+        self._reader.start()
+        first = self._next(START_SECONDS)
+        if first is None or not first.get("ready"):
+            self.close()
+            fault = f"is not ready after {START_SECONDS:g} s" if first == {} else "does not start"
+            raise RuntimeError(
+                f"the measuring process {fault}. Try `python -m flows.run_times.process`, and see why: "
+                'it writes {"ready": true} first.'
             )
-            assert self._process.stdout is not None
-            arguments = self._process.stdout, self._replies
-            self._reader = threading.Thread(target=_read, args=arguments, daemon=True)
-            self._reader.start()
-            if self._next(START_SECONDS) is None:
-                self.close()
-                raise RuntimeError(
-                    "the measuring process does not start. Try `python -m flows.run_times.process`, and see why."
-                )
-        return self._process
+        return process
 
     def _next(self, seconds: float) -> dict[str, Any] | None:
+        """Returns the next reply; nothing in it if none came in time, None if no more will come."""
         try:
             return self._replies.get(timeout=seconds)
         except queue.Empty:
@@ -124,22 +135,23 @@ class TimingProcess:
 
     def _wait(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         started, stage = time.monotonic(), "reading the data"
+        gradient: dict[str, Any] | None = None
         while True:
-            reply = self._next(POLL_SECONDS)
+            reply, ended = self._next(POLL_SECONDS), None
             if reply is None:
-                code = process.wait()
-                self.close()
-                return {"reason": f"killed: its process ended {_how(code)} while {stage}"}
-            if "stage" in reply:
-                stage = reply["stage"]
-            elif "error" in reply:
-                raise DATA_ERRORS[reply["error"]](reply["message"])
+                ended = f"killed: its process ended {_how(process.wait())}"
+            elif "unreadable" in reply:
+                ended = f"killed: its process wrote what is no reply, {reply['unreadable']!r},"
             elif "timing" in reply:
                 return dict(reply["timing"])
-            refused = self._beyond_limits(process, time.monotonic() - started)
-            if refused is not None:
+            elif "error" in reply:
+                raise DATA_ERRORS[reply["error"]](reply["message"])
+            else:
+                stage, gradient = reply.get("stage", stage), reply.get("gradient", gradient)
+                ended = self._beyond_limits(process, time.monotonic() - started)
+            if ended is not None:
                 self.close()
-                return {"reason": f"{refused} while {stage}"}
+                return _without_its_end(gradient, f"{ended} while {stage}")
 
     def _beyond_limits(self, process: subprocess.Popen[str], seconds: float) -> str | None:
         if seconds > self.max_seconds:
@@ -152,6 +164,11 @@ class TimingProcess:
         return None
 
 
+def _without_its_end(gradient: dict[str, Any] | None, reason: str) -> dict[str, Any]:
+    """Returns what is left of a measurement: the gradient step's, where only the update's is missing."""
+    return {"reason": reason} if gradient is None else {**gradient, "update_reason": reason}
+
+
 def _how(code: int) -> str:
     if code < 0:
         return f"by {signal.Signals(-code).name}"
@@ -159,11 +176,24 @@ def _how(code: int) -> str:
 
 
 def _read(stream: IO[str], replies: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-    """Hands on every line; None when there are no more."""
+    """Hands on every reply; None when there are no more. A line that is none is the last that is read."""
     with stream:
         for line in stream:
-            replies.put(json.loads(line))
+            if not line.endswith("\n"):  # cut short by the process's end
+                break
+            reply = _parsed(line)
+            replies.put(reply)
+            if "unreadable" in reply:
+                return
     replies.put(None)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        reply = json.loads(line)
+        if isinstance(reply, dict):
+            return reply
+    return {"unreadable": line.strip()[:80]}
 
 
 def main() -> None:
@@ -185,7 +215,12 @@ def main() -> None:
         config = TaskConfig.model_validate_json(request["config"])
         settings = TimingSettings.model_validate(request["settings"])
         try:
-            timing = time_step(config, settings, on_stage=lambda stage: reply({"stage": stage}))
+            timing = time_step(
+                config,
+                settings,
+                on_stage=lambda stage: reply({"stage": stage}),
+                on_gradient=lambda timing: reply({"gradient": timing.model_dump(mode="json")}),
+            )
         except tuple(DATA_ERRORS.values()) as error:
             reply({"error": type(error).__name__, "message": str(error)})
             continue

@@ -85,7 +85,7 @@ def connect(address: str | LocalCluster, *, timeout: float) -> Client:
     except TimeoutError as error:
         leave(client, None)
         raise SchedulerUnreachableError(
-            f"the Dask scheduler at {address} has no workers. Start some: `dask worker {address}`."
+            f"the Dask scheduler at {address} has no workers. Start some: `dask worker {address} --nthreads 1`."
         ) from error
     return client
 

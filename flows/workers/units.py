@@ -6,6 +6,7 @@ worker for ever, a gigabyte after fifty of them, so both are given back when the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,23 +15,26 @@ from curriculum.evaluation.step_cost import CostUnit, run_cost_unit
 from flows.run_times.process import TimingProcess
 from flows.workers.memory import release_memory
 from lopt.config import derive
-from runtime_model.machine import load_average, this_machine
-from runtime_model.timing import unmeasured
+from runtime_model.machine import Machine, load_average, this_machine
+from runtime_model.timing import TimingSettings, unmeasured
 from task_generator.task_config import TaskConfig
 
 _TIMING = TimingProcess(max_seconds=60.0, max_process_bytes=4 << 30)
 """One per worker; started by the first configuration."""
+_IN_TURN = threading.Lock()
+"""A worker with several threads would mix their configurations up, and they would disturb one another."""
 
 
 def time_unit(
     config_json: str, settings: dict[str, Any], max_seconds: float, max_process_bytes: int
 ) -> dict[str, Any]:
     """Times one configuration in a process beside this worker; failures are part of the record."""
-    _TIMING.max_seconds, _TIMING.max_process_bytes = max_seconds, max_process_bytes
-    record = _TIMING.measure(config_json, settings)
+    with _IN_TURN:  # its time starts when its turn comes
+        _TIMING.max_seconds, _TIMING.max_process_bytes = max_seconds, max_process_bytes
+        record = _TIMING.measure(config_json, settings)
     if "config_json" in record:
         return record
-    return killed_timing(config_json, record["reason"])
+    return killed_timing(config_json, settings, record["reason"], this_machine(), load=load_average())
 
 
 def machine_unit() -> dict[str, Any]:
@@ -54,7 +58,19 @@ def cost_unit(unit: CostUnit, settings: Sequence[Any]) -> tuple[float, ...]:
         release_memory()
 
 
-def killed_timing(config_json: str, reason: str) -> dict[str, Any]:
-    """Returns the record of a configuration that took its process or its workers down."""
+def killed_timing(
+    config_json: str, settings: dict[str, Any], reason: str, machine: Machine, *, load: float | None = None
+) -> dict[str, Any]:
+    """Returns the record of a configuration that took its process or its workers down.
+
+    Args:
+      config_json: The configuration.
+      settings: How it was to be measured.
+      reason: What happened.
+      machine: What the workers run on.
+      load: Of that machine; None where nobody there is left to ask.
+    """
     timing = unmeasured(TaskConfig.model_validate_json(config_json), reason)
-    return derive(timing, machine=this_machine().model_dump(), load=load_average()).model_dump(mode="json")
+    limit = TimingSettings.model_validate(settings).max_seconds_per_step
+    known = {"machine": machine.model_dump(), "load": load, "max_seconds_per_step": limit}
+    return derive(timing, **known).model_dump(mode="json")

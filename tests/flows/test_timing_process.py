@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+import flows.run_times.process
 from flows.run_times.process import TimingProcess
 from flows.workers.units import time_unit
 from task_generator.datasets.prepared import DatasetNotPreparedError
@@ -86,3 +89,41 @@ def test_it_does_not_outlive_its_owner(process: TimingProcess) -> None:
     assert process.stdin is not None
     process.stdin.close()  # what happens when its owner dies
     child.wait(timeout=10)
+
+
+def stand_in(*answers: str, ready: str = '{"ready": true}') -> TimingProcess:
+    """Returns a process that is ready and answers the first request with these lines, and ends with exit code 3."""
+    told = f"print({ready!r}, flush=True); sys.stdin.readline()"
+    code = f"import sys; {told}; print({chr(10).join(answers)!r}, flush=True); sys.exit(3)"
+    return TimingProcess(max_seconds=30.0, max_process_bytes=GIB, command=(sys.executable, "-c", code))
+
+
+@pytest.mark.parametrize("line", ["this is no JSON", "3", "{"])
+def test_a_line_that_is_no_reply_is_its_end(line: str) -> None:
+    process = stand_in('{"stage": "running"}', line, '{"timing": {"valid": true}}')
+    for _ in range(2):  # another one is started
+        answer = process.measure("{}", {})
+        assert answer["reason"] == f"killed: its process wrote what is no reply, {line!r}, while running"
+        assert process.pid == -1
+
+
+def test_an_update_that_takes_the_process_down_leaves_the_gradient_steps_timing() -> None:
+    gradient = {"config_json": "{}", "valid": True, "seconds_per_step": 1e-5}
+    process = stand_in(json.dumps({"gradient": gradient}), '{"stage": "timing the update"}')
+    reason = "killed: its process ended with exit code 3 while timing the update"
+    assert process.measure("{}", {}) == {**gradient, "update_reason": reason}
+
+
+def test_a_process_that_is_not_ready_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a time limit of the first configuration."""
+    monkeypatch.setattr(flows.run_times.process, "START_SECONDS", 0.1)
+    command = (sys.executable, "-c", "import sys; sys.stdin.read()")
+    process = TimingProcess(max_seconds=1.0, max_process_bytes=GIB, command=command)
+    with pytest.raises(RuntimeError, match=r"is not ready after 0\.1 s"):
+        process.measure("{}", {})
+    assert process.pid == -1
+
+
+def test_a_process_that_says_something_else_does_not_start() -> None:
+    with pytest.raises(RuntimeError, match="does not start"):
+        stand_in(ready="a greeting").measure("{}", {})

@@ -17,6 +17,8 @@ from flows.parameters import TimeParameters
 from flows.progress import Reporter
 from flows.session import Session
 from flows.settings import RuntimeSettings
+from flows.workers.environment import worker_environment
+from runtime_model.machine import this_machine
 from task_generator.task_config import TaskConfig, parse_task_config
 
 pytestmark = pytest.mark.integration
@@ -28,11 +30,15 @@ def quadratic(num_dims: int) -> TaskConfig:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Any:
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     settings = RuntimeSettings(home=tmp_path / "home", num_workers=2, memory_limit="2GiB")
+    # As the command does: what the workers' machine is called is asked of this process.
+    monkeypatch.setenv("NPROC", worker_environment(settings)["NPROC"])
+    this_machine.cache_clear()
     session = Session(settings, Reporter(Console(quiet=True)))
     yield session
     session.close()
+    this_machine.cache_clear()
 
 
 @pytest.mark.slow

@@ -3,119 +3,38 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import pytest
+from simulated_timing import QUICK, BowlConfig, Simulated, StepClock, bowl
 
 import runtime_model.timing
-from lopt.config import FrozenConfig, derive
+from lopt.config import derive
 from lopt.registry import UnknownNameError
-from lopt.types import Task, TaskState
 from runtime_model.machine import this_machine
-from runtime_model.step_program import RefusedError, StepProgram
-from runtime_model.timing import StepTiming, TimingSettings, _measure, time_step
-from runtime_model.update_program import time_update
+from runtime_model.step_program import memory
+from runtime_model.timing import RefusedError, StepTiming, TimingSettings, time_step
+from task_generator.datasets.placement import DatasetTooLargeError
 from task_generator.datasets.prepared import DatasetNotPreparedError, use_reader
-from task_generator.task_config import TaskConfig, parse_task_config
-
-
-class Dynamic(NamedTuple):
-    """One field of each kind of axis."""
-
-    offset: jax.Array
-    shared: jax.Array
-
-
-class Bowl:
-    """A quadratic whose loss fails if its configuration says so."""
-
-    def __init__(self, fails: bool) -> None:
-        self.fails = fails
-
-    def sample_dynamic(self, key: jax.Array) -> Dynamic:
-        """Draws both fields."""
-        return Dynamic(jax.random.normal(key, (3,)), jnp.asarray(2.0, jnp.float32))
-
-    def dynamic_axes(self) -> Dynamic:
-        """One per task, and one per work unit."""
-        return Dynamic(cast(Any, 0), cast(Any, None))
-
-    def task(self, dynamic: Dynamic) -> Task:
-        """Returns a task whose state carries a key, as a stochastic model's may."""
-        fails = self.fails
-
-        class BowlTask:
-            def init(self, key: jax.Array) -> TaskState:
-                return TaskState(jnp.ones(3), {"key": key, "count": jnp.asarray(0, jnp.int32)})
-
-            def batch(self, key: jax.Array, split: str = "train") -> jax.Array:
-                return jax.random.normal(key, (3,))
-
-            def loss(self, state: TaskState, key: jax.Array, batch: jax.Array) -> tuple[jax.Array, TaskState]:
-                if fails:
-                    raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand a long trace")
-                distance = dynamic.shared * (state.params - dynamic.offset - batch)
-                return (distance**2).sum(), state
-
-            def normalize(self, loss: jax.Array) -> jax.Array:
-                return loss
-
-        return cast(Task, BowlTask())
-
-
-class Inner(FrozenConfig):
-    """Stands in for a family's configuration."""
-
-    family: Literal["bowl"] = "bowl"
-
-
-class BowlConfig(FrozenConfig):
-    """Stands in for a task configuration."""
-
-    family: Inner = Inner()
-    fails: bool = False
-
-    def approximate_cost(self) -> dict[str, float]:
-        """Returns next to nothing."""
-        return {"num_params": 3.0, "flops_per_step": 18.0}
-
-    def build(self) -> Bowl:
-        """Returns the family."""
-        return Bowl(self.fails)
-
-
-def _bowl(*, fails: bool = False) -> TaskConfig:
-    return cast(TaskConfig, BowlConfig(fails=fails))
-
-
-class StepClock:
-    """Advances by a fixed amount whenever it is read."""
-
-    def __init__(self, tick: float) -> None:
-        self.now, self.tick = 0.0, tick
-
-    def __call__(self) -> float:
-        self.now += self.tick
-        return self.now
-
-
-QUICK = TimingSettings(repeats=2, runs=1, target_seconds=0.002, update="none")
+from task_generator.task_config import parse_task_config
 
 
 def test_a_real_configuration_is_timed() -> None:
     family = {"family": "mlp", "hidden_size": 8, "num_layers": 1, "image_size": 4, "batch_size": 4}
     config = parse_task_config({"family": {**family, "dataset": "digits", "activation": "relu"}})
     stages: list[str] = []
-    timing = time_step(config, derive(QUICK, update="adam"), on_stage=stages.append)
+    gradients: list[StepTiming] = []
+    adam = derive(QUICK, update="adam")
+    timing = time_step(config, adam, on_stage=stages.append, on_gradient=gradients.append)
     assert stages == ["compiling", "running", "timing the update"]
+    (gradient,) = gradients  # what stands if the update takes the process down
+    assert derive(timing, update_seconds=None, load=gradient.load) == gradient
     assert timing.valid
     assert timing.seconds_per_step is not None
     assert timing.update_seconds is not None
     assert 1e-7 < timing.update_seconds < 0.01
+    assert timing.update_optimizer == "adam"
+    assert timing.max_seconds_per_step == QUICK.max_seconds_per_step
     assert timing.seconds_with_update == timing.seconds_per_step + timing.update_seconds
     assert 1e-7 < timing.seconds_per_step < 0.05
     assert timing.family == "mlp"
@@ -125,45 +44,6 @@ def test_a_real_configuration_is_timed() -> None:
     assert timing.probe_seconds is not None
     assert 1e-5 < timing.probe_seconds < 0.1
     assert StepTiming.model_validate(json.loads(timing.canonical_json())) == timing
-
-
-class Simulated:
-    """A machine whose clock only its work advances, and a program on it; every speed change is known.
-
-    Args:
-      slowness: How many times longer work takes, by the second it is done in.
-    """
-
-    def __init__(self, slowness: Callable[[float], float] = lambda _: 1.0) -> None:
-        self.now, self.slowness, self.num_runs = 0.0, slowness, 0
-        self.num_tasks, self.per_step, self.dispatch = 2, 3e-5, 4e-4
-        self.delay: dict[int, float] = {}  # run number → what else it takes
-
-    def clock(self) -> float:
-        return self.now
-
-    def work(self, seconds: float) -> None:
-        self.now += seconds * self.slowness(self.now)
-
-    def seconds(self, repeat: int, steps: int, clock: Callable[[], float]) -> float:
-        """Stands in for `StepProgram.seconds`: repeat r takes 1 + r / 10 times as long."""
-        started = clock()
-        self.work(self.dispatch + self.delay.get(self.num_runs, 0.0))
-        self.work(steps * self.num_tasks * self.per_step * (1 + repeat / 10))
-        self.num_runs += 1
-        return clock() - started
-
-    def measure(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
-        def probe(clock: Callable[[], float]) -> float:
-            started = clock()
-            self.work(1e-3)
-            return clock() - started
-
-        monkeypatch.setattr(runtime_model.timing, "probe_seconds", probe)
-        record: dict[str, Any] = {}
-        settings = TimingSettings(**{"repeats": 3, "target_seconds": 0.01, **changes})
-        _measure(cast(StepProgram, self), record, settings, self.clock, self.clock)
-        return record
 
 
 def test_seconds_are_per_step_and_task_without_dispatch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +104,7 @@ class NothingPrepared:
 
 
 def test_a_failing_loss_is_recorded_invalid_with_the_first_line_of_the_reason() -> None:
-    timing = time_step(_bowl(fails=True), QUICK)
+    timing = time_step(bowl(fails=True), QUICK)
     assert not timing.valid
     assert timing.reason == "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
     assert timing.seconds_per_step is None
@@ -232,7 +112,7 @@ def test_a_failing_loss_is_recorded_invalid_with_the_first_line_of_the_reason() 
 
 
 def test_a_slow_configuration_is_refused_and_its_seconds_are_kept() -> None:
-    timing = time_step(_bowl(), derive(QUICK, max_seconds_per_step=0.5), clock=StepClock(3.0))
+    timing = time_step(bowl(), derive(QUICK, max_seconds_per_step=0.5), clock=StepClock(3.0))
     assert not timing.valid
     assert timing.reason == "too slow: 3 s per step, more than 1 s"
     assert timing.seconds_per_step == pytest.approx(3.0)
@@ -249,10 +129,54 @@ def test_what_no_core_could_do_in_time_is_not_even_compiled() -> None:
 
 
 def test_a_program_that_needs_too_much_memory_is_refused_before_it_runs() -> None:
-    timing = time_step(_bowl(), derive(QUICK, max_bytes=-1))
+    timing = time_step(bowl(), derive(QUICK, max_bytes=-1))
     assert not timing.valid
     assert timing.reason.startswith("too large: needs ")
     assert timing.seconds_per_step is None
+
+
+def test_arguments_and_results_count_as_memory_and_what_is_known_of_a_refused_program_is_kept() -> None:
+    """The bowl's temporary memory would fit; its state, passed in and out, does not fit beside it."""
+    temporary = time_step(bowl(), QUICK).temporary_bytes
+    assert temporary is not None
+    timing = time_step(bowl(), derive(QUICK, max_bytes=temporary))
+    assert timing.reason.startswith("too large: needs ")
+    assert timing.temporary_bytes == temporary
+    assert timing.compile_seconds is not None
+
+
+def test_without_a_limit_of_its_own_a_program_may_need_what_the_device_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unlimited = derive(QUICK, max_bytes=None)
+    assert time_step(bowl(), unlimited).valid
+    monkeypatch.setattr(runtime_model.timing, "device_memory", lambda: 1)
+    assert time_step(bowl(), unlimited).reason.startswith("too large: needs ")
+    monkeypatch.setattr(runtime_model.timing, "device_memory", lambda: None)  # it does not say
+    assert time_step(bowl(), unlimited).valid
+
+
+def test_what_results_share_with_arguments_counts_once() -> None:
+    class Compiled(NamedTuple):
+        argument_size_in_bytes: int = 100
+        output_size_in_bytes: int = 40
+        temp_size_in_bytes: int = 7
+        alias_size_in_bytes: int = 30
+
+        def memory_analysis(self) -> Compiled:
+            return self
+
+    assert memory(Compiled()) == (7, 100 + 40 + 7 - 30)
+
+
+def test_data_that_do_not_fit_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(_: BowlConfig) -> Any:
+        raise DatasetTooLargeError("dataset 'imagenet64' at 64×64 takes 15 GiB")
+
+    monkeypatch.setattr(BowlConfig, "build", build)
+    timing = time_step(bowl(), QUICK)
+    assert not timing.valid
+    assert timing.reason == "too large: dataset 'imagenet64' at 64×64 takes 15 GiB"
 
 
 def test_absent_data_are_no_measurement() -> None:
@@ -266,15 +190,7 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="repeats"):
         TimingSettings(repeats=0)
     with pytest.raises(UnknownNameError, match="adam"):
-        time_step(_bowl(), derive(QUICK, update="adma"))
-
-
-@pytest.mark.parametrize("name", ["adam", "pacer"])
-def test_an_update_is_timed_by_itself(name: str) -> None:
-    params = {"w": jnp.ones((64, 64), jnp.float32), "b": jnp.ones(64, jnp.float32)}
-    record = time_update(params, name, 0.002, time.perf_counter)
-    assert record["update_optimizer"] == name
-    assert 1e-7 < record["update_seconds"] < 0.1
+        time_step(bowl(), derive(QUICK, update="adma"))
 
 
 def test_machines_say_how_they_differ() -> None:
