@@ -19,9 +19,11 @@ from curriculum.learner import LearnerState, aggregate, apply_meta_gradient, rec
 from curriculum.phase import Phase
 from curriculum.telemetry import GradientTrace, UnitTally
 from curriculum.units_of_work import TRAINING, VALIDATION, root_of, transport_of, work_units
+from curriculum.work_plan import WorkPlan
 from curriculum.worker import WorkerPool, WorkResult, WorkUnit, run_work_unit
 from lopt.config import FrozenConfig
 from lopt.estimators import validation_estimator
+from lopt.estimators.evolution import TasksConfig
 from lopt.types import PyTree, Theta
 from task_generator.task_config import TaskConfig
 
@@ -34,7 +36,7 @@ def meta_train(
     pool: WorkerPool,
     *,
     seed: int,
-    costs: Sequence[float] | None = None,
+    task_seconds: Sequence[float] | None = None,
     read_control: ReadControl = no_control,
 ) -> Iterator[LearnerEvent]:
     """Yields events from `state` to the end of the phase.
@@ -48,7 +50,8 @@ def meta_train(
       state: Where to start: `init_learner(…)` or a restored checkpoint.
       pool: Who computes.
       seed: Of the phase.
-      costs: What a unit of each task is expected to take, in any unit: the longest start first. Changes no result.
+      task_seconds: Predicted seconds of a gradient step of each task: what takes longest starts first
+        (`curriculum.work_plan`). Changes no result. None: nothing is known.
       read_control: What a person wants now; asked before every outer step. A changed learning rate changes results.
 
     Raises:
@@ -59,8 +62,9 @@ def meta_train(
             f"phase {phase.name!r} holds num_static_configs={phase.num_static_configs} tasks, got {len(tasks)}"
         )
     outer_step, tally = int(state.outer_step), UnitTally()
+    plan = None if task_seconds is None else WorkPlan(tasks, task_seconds)
     if outer_step == 0 and np.isinf(float(state.best_validation)):
-        validated = _validate(phase, tasks, optimizer, state, pool, tally, seed=seed, costs=costs)
+        validated = _validate(phase, tasks, optimizer, state, pool, tally, seed=seed, plan=plan)
         state = validated.state
         yield validated
         yield CheckpointDue(0, state)
@@ -76,12 +80,12 @@ def meta_train(
         if control.changes != changes:
             changes, phase = control.changes, controlled(original, control)
             yield Controlled(outer_step, state, changes)
-        done = _outer_step(phase, tasks, optimizer, state, pool, trace, tally, seed=seed, costs=costs)
+        done = _outer_step(phase, tasks, optimizer, state, pool, trace, tally, seed=seed, plan=plan)
         state, outer_step, tally = done.state, done.outer_step, UnitTally()
         yield done
         last = outer_step == phase.outer_steps
         if phase.is_validated_at(outer_step):
-            validated = _validate(phase, tasks, optimizer, state, pool, tally, seed=seed, costs=costs)
+            validated = _validate(phase, tasks, optimizer, state, pool, tally, seed=seed, plan=plan)
             state = validated.state
             yield validated
         if last or outer_step % phase.checkpoint_every == 0:
@@ -90,14 +94,20 @@ def meta_train(
 
 def _run(
     pool: WorkerPool,
+    plan: WorkPlan | None,
+    estimator: TasksConfig,
     units: Sequence[WorkUnit],
     theta: Theta,
-    costs: Sequence[float] | None,
     states: Sequence[PyTree] = (),
 ) -> list[WorkResult]:
     theta = jax.tree.map(np.asarray, theta)
     payloads = [(unit, theta, state) for unit, state in zip(units, states or [()] * len(units), strict=True)]
-    return pool.run_all(run_work_unit, payloads, affinity=[unit.task for unit in units], costs=costs)
+    costs = None if plan is None else plan.costs(estimator, units, states)
+    results = pool.run_all(run_work_unit, payloads, affinity=[unit.task for unit in units], costs=costs)
+    if plan is not None:
+        for task, result in enumerate(results):
+            plan.take(task, result)
+    return results
 
 
 def _outer_step(
@@ -110,7 +120,7 @@ def _outer_step(
     tally: UnitTally,
     *,
     seed: int,
-    costs: Sequence[float] | None,
+    plan: WorkPlan | None,
 ) -> OuterStepDone:
     transport, step = transport_of(phase, state.theta), int(state.outer_step)
     units = work_units(
@@ -121,7 +131,7 @@ def _outer_step(
         transport=transport.name,
         outer_step=step,
     )
-    results = _run(pool, units, state.theta, costs, state.estimator_states)
+    results = _run(pool, plan, phase.estimator, units, state.theta, state.estimator_states)
     used = {task: result for task, result in enumerate(results) if result.is_finite}
     if used:
         gradient = aggregate(
@@ -161,11 +171,11 @@ def _validate(
     tally: UnitTally,
     *,
     seed: int,
-    costs: Sequence[float] | None,
+    plan: WorkPlan | None,
 ) -> Validated:
     estimator = validation_estimator(phase.estimator)
     units = work_units(estimator, tasks, optimizer, seed=(*root_of(phase, seed), VALIDATION), sigma=0.0)
-    results = _run(pool, units, state.theta_average, costs)
+    results = _run(pool, plan, estimator, units, state.theta_average)
     for result in results:
         tally.spent(result.cost)
     per_task = tuple(result.meta_loss for result in results)

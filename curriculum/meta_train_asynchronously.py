@@ -23,6 +23,7 @@ def meta_train_asynchronously(
     stream: WorkStream,
     *,
     seed: int,
+    task_seconds: Sequence[float] | None = None,
     read_control: ReadControl = no_control,
     sample_task: Callable[[int], TaskConfig] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -37,6 +38,8 @@ def meta_train_asynchronously(
       state: Where to start: `init_learner(…)` or a restored checkpoint.
       stream: Who computes.
       seed: Of the phase.
+      task_seconds: Predicted seconds of a gradient step of each task: of a validation, what takes longest starts
+        first. None: nothing is known.
       read_control: What a person wants now; asked before every round.
       sample_task: Draws the static configuration of that number, for `resample_probability`. None: no re-sampling.
       clock: Seconds, from any origin.
@@ -58,6 +61,7 @@ def meta_train_asynchronously(
         state,
         stream,
         seed=seed,
+        task_seconds=task_seconds,
         read_control=read_control,
         sample_task=sample_task,
         clock=clock,

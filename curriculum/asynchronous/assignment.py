@@ -2,7 +2,9 @@
 
 A unit goes to the task with the fewest so far. Among tasks that are at most `SLACK` ahead of it one is preferred
 whose program the worker has already, since compiling costs more than a unit. So no task's share depends on its
-speed (VeLO, E.3), and each worker cycles through a few static configurations.
+speed (VeLO, E.3), and each worker cycles through a few static configurations. What a unit is expected to take has
+no say: whoever has room asks, so workers are equally busy whatever they hold, and no outer step waits for a
+certain unit.
 
 A task whose units fail `max_tries` times in a row is left out from then on.
 """

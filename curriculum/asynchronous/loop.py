@@ -2,7 +2,8 @@
 
 Every worker has a unit in hand and one waiting. A finished unit's meta-gradient joins the batch unless theta has
 moved more than `max_staleness` times since it was sent; a full batch is an outer step. Units that fail are tried
-again, and a task whose units always fail is left out. Validations are units among the others.
+again, and a task whose units always fail is left out. Validations are units among the others, the longest first:
+they come to an end, and at the phase's everybody waits for the last.
 
 Not reproducible bit for bit, since what is in a batch depends on who was fast; `meta_train` is. No I/O, and time
 only through the clock that is handed in.
@@ -44,9 +45,11 @@ from curriculum.learner import LearnerState, apply_meta_gradient
 from curriculum.phase import Phase
 from curriculum.telemetry import GradientTrace
 from curriculum.units_of_work import transport_of
+from curriculum.work_plan import WorkPlan
 from curriculum.work_stream import Finished, WorkStream
 from curriculum.worker import run_work_unit
 from lopt.config import FrozenConfig
+from lopt.estimators import validation_estimator
 from lopt.types import Theta
 from task_generator.task_config import TaskConfig
 
@@ -65,6 +68,7 @@ class AsynchronousLearner:
         stream: WorkStream,
         *,
         seed: int,
+        task_seconds: Sequence[float] | None,
         read_control: ReadControl,
         sample_task: Callable[[int], TaskConfig] | None,
         clock: Callable[[], float],
@@ -77,6 +81,7 @@ class AsynchronousLearner:
         self.batch = GradientBatch(state.theta)
         self.sent = InFlight()
         self.validations = RunningValidations(len(tasks), phase.max_tries)
+        self.work_plan = None if task_seconds is None else WorkPlan(tasks, task_seconds)
         self.changes: dict[str, Any] = {}
         self.num_restarted = self.num_failed = 0
         self.outer_step = int(state.outer_step)
@@ -166,7 +171,14 @@ class AsynchronousLearner:
 
     def _validate(self) -> None:
         theta = _as_numpy(self.state.theta_average)
-        self.validations.begin(self.outer_step, theta)
+        self.validations.begin(self.outer_step, theta, self._validation_costs())
+
+    def _validation_costs(self) -> Sequence[float] | None:
+        """Returns what each task's unit of a validation is expected to take; None if nothing is known."""
+        if self.work_plan is None:
+            return None
+        units = [self.writer.validation(task) for task in range(len(self.tasks))]
+        return self.work_plan.costs(validation_estimator(self.phase.estimator), units)
 
     def _send_validation(self, worker: str, validation: RunningValidation, task: int) -> None:
         self._tag += 1
@@ -193,6 +205,8 @@ class AsynchronousLearner:
             elif sent.validation is not None:
                 self.batch.tally.spent(finished.result.cost)
                 result = finished.result
+                if self.work_plan is not None:
+                    self.work_plan.take(sent.tasks[0], result)
                 self.validations.take(
                     sent.validation, sent.tasks[0], result.meta_loss, result.num_inner_steps
                 )

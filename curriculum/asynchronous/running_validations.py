@@ -6,7 +6,7 @@ same tasks compare. A task that cannot be measured is left out of this and all l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,9 +54,10 @@ class RunningValidations:
         """Those that have not been left out."""
         return [task for task, failures in enumerate(self._failures) if failures < self._max_tries]
 
-    def begin(self, outer_step: int, theta: Theta) -> None:
-        """Begins one."""
-        self._running[outer_step] = RunningValidation(outer_step, theta, self.tasks, {}, [])
+    def begin(self, outer_step: int, theta: Theta, costs: Sequence[float] | None = None) -> None:
+        """Begins one; what is expected to cost most, of all tasks of the phase, is sent first."""
+        left = self.tasks if costs is None else sorted(self.tasks, key=lambda task: -costs[task])
+        self._running[outer_step] = RunningValidation(outer_step, theta, left, {}, [])
 
     def next_unit(self) -> tuple[RunningValidation, int] | None:
         """Returns a task that is to be sent, which then counts as sent; None if there is none."""

@@ -119,7 +119,11 @@ def _events(
     arguments = plan.phase, plan.tasks, plan.optimizer, progress.state
     if plan.phase.mode == "synchronous":
         yield from meta_train(
-            *arguments, session.pool, seed=plan.seed, costs=plan.task_seconds, read_control=read_control
+            *arguments,
+            session.pool,
+            seed=plan.seed,
+            task_seconds=plan.task_seconds,
+            read_control=read_control,
         )
         return
     stream = session.pool.stream()
@@ -128,6 +132,7 @@ def _events(
             *arguments,
             stream,
             seed=plan.seed,
+            task_seconds=plan.task_seconds,
             read_control=read_control,
             sample_task=plan.sample_task,
             run=progress.run_id or "",
