@@ -24,6 +24,7 @@ from lopt.registry import lookup
 from runtime_model.rejection import SAFETY_QUANTILE, ProblemSizeThresholds
 from task_generator.held_out import HeldOut
 from task_generator.known_distributions import DISTRIBUTIONS
+from task_generator.task_config import TaskConfig
 
 Mode = Literal["synchronous", "asynchronous"]
 
@@ -78,6 +79,21 @@ class Phase(FrozenConfig):
     start_from: str | None = None
     """The phase whose promoted checkpoint this one starts from; None: the architecture's initialisation."""
 
+    def whole_tasks(self) -> tuple[TaskConfig, ...]:
+        """Returns the tasks of a distribution of whole tasks that are not held out; () of one that draws fields.
+
+        Raises:
+          ValueError: If all of them are held out.
+        """
+        whole = DISTRIBUTIONS[self.distribution].tasks
+        allowed = self.held_out.allowed(whole)
+        if whole and not allowed:
+            raise ValueError(
+                f"all {len(whole)} tasks of distribution {self.distribution!r} are held out by phase {self.name!r}"
+                ". Narrow its `held_out`, or name another `distribution`."
+            )
+        return allowed
+
     def is_validated_at(self, outer_step: int) -> bool:
         """Whether the averaged theta of that outer step is validated: now and then, and the last."""
         return outer_step == self.outer_steps or outer_step % self.validate_every == 0
@@ -95,6 +111,7 @@ class Phase(FrozenConfig):
                 f"`min_num_params` must not exceed `max_num_params`, got {self.min_num_params} > "
                 f"{self.max_num_params}"
             )
+        self.whole_tasks()  # says now, not when the first is drawn, if all are held out
         choose(self.transport, self.estimator, self.mode, num_numbers=0)
         if self.start_from == self.name:
             raise ValueError(f"phase {self.name!r} cannot start from itself; name an earlier phase or None")

@@ -29,7 +29,7 @@ def sample_phase_tasks(
 
     Raises:
       BudgetUnreachableError: If no drawn configuration is predicted to run within the drawn budget.
-      ValueError: If the distribution hardly ever draws networks of the phase's size.
+      ValueError: If the distribution hardly ever draws networks of the phase's size, or all it has is held out.
     """
     return tuple(draw_phase_task(phase, predict, seed, index) for index in range(phase.num_static_configs))
 
@@ -39,11 +39,13 @@ def draw_phase_task(
 ) -> TaskConfig:
     """Returns static configuration number `index`; arguments and errors are those of `sample_phase_tasks`.
 
-    A distribution of whole configurations gives them in turn, whatever they are predicted to cost: they are meant.
+    A distribution of whole configurations gives those that are not held out in turn, whatever they are predicted to
+    cost: they are meant.
     """
     distribution = get_distribution(phase.distribution)
     if distribution.tasks:
-        return distribution.tasks[index % len(distribution.tasks)]
+        whole = phase.whole_tasks()
+        return whole[index % len(whole)]
 
     def sample(rng: np.random.Generator, seconds: float) -> TaskConfig:
         for _ in range(MAX_REDRAWS):

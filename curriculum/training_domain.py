@@ -2,7 +2,8 @@
 
 A checkpoint carries the domain of its own phase and of those that it started from. A task is held out for it only
 if none of them could have drawn it. Distributions are asked by name, as they are defined now: one that is redefined
-afterwards speaks for itself in the checkpoint's fingerprint of it, and the answer is then "unknown".
+afterwards speaks for itself in the checkpoint's fingerprint of it, and the answer is then "unknown". Of evaluation
+sets that were held out every task is kept, because a set may get others afterwards.
 """
 
 from __future__ import annotations
@@ -23,15 +24,29 @@ class TrainingDomain(FrozenConfig):
     distribution: str
     distribution_fingerprint: str
     held_out: HeldOut = HeldOut()
+    held_out_tasks: tuple[str, ...] | None = None
+    """Fingerprints of the tasks of `held_out.evaluation_sets` when the phase was trained. None: it was trained by a
+    version that drew some of what it declared to hold out, so the declaration proves nothing."""
 
     def could_sample(self, config: TaskConfig) -> bool | None:
-        """Returns whether the phase could have drawn a task like `config`; None if its distribution has changed."""
-        if self.held_out.reason(config) is not None:
+        """Returns whether the phase could have drawn a task like `config`.
+
+        None, not known: its distribution has changed, or it is declared to hold out what may have been drawn: by a
+        set that the task was not in then, or before declarations were kept.
+        """
+        if self._was_refused(config):
             return False
         known = DISTRIBUTIONS.get(self.distribution)
         if known is None or known.fingerprint() != self.distribution_fingerprint:
             return None
-        return known.could_sample(config)
+        could = known.could_sample(config)
+        return None if could and self.held_out.reason(config) is not None else could
+
+    def _was_refused(self, config: TaskConfig) -> bool:
+        """Whether the phase refused every draw that might have become this task."""
+        if self.held_out_tasks is None:
+            return False
+        return config.fingerprint() in self.held_out_tasks or self.held_out.reason_by_kind(config) is not None
 
 
 def domain_of(phase: Phase) -> TrainingDomain:
@@ -42,6 +57,7 @@ def domain_of(phase: Phase) -> TrainingDomain:
         distribution=phase.distribution,
         distribution_fingerprint=distribution.fingerprint(),
         held_out=phase.held_out,
+        held_out_tasks=phase.held_out.fingerprints(),
     )
 
 

@@ -21,6 +21,7 @@ from task_generator.datasets.text import TEXTS
 from task_generator.distributions import Categorical, Distribution, Value, check_weights
 from task_generator.families import FAMILIES
 from task_generator.families.base import ConfigPrior, FamilyConfig
+from task_generator.open_choices import beyond, could_become
 from task_generator.task_config import AnyAugmentation, TaskConfig
 
 MAX_REDRAWS = 256
@@ -149,17 +150,19 @@ class TaskDistribution(FrozenConfig):
     def could_sample(self, config: TaskConfig) -> bool:
         """Returns whether a task like `config` lies in the support of this distribution.
 
-        An override of a dynamic choice counts as sampled if the dynamic prior could have drawn its value.
+        An override of a dynamic choice counts as sampled if the dynamic prior could have drawn its value; so does a
+        task without an augmentation that all draws have, if that could have left it as it is.
         """
         if self.tasks:
-            return config in self.tasks
+            return any(could_become(task, config) for task in self.tasks)
         family = config.family.family
         if not any(name == family and weight > 0 for mixture in self.mixtures() for name, weight in mixture):
             return False
-        drawn = config.augmentations[len(self.always) :]
+        drawn = beyond(self.always, config.augmentations)
+        if drawn is None:
+            return False
         names = [augmentation.augmentation for augmentation in drawn]
-        in_order = [name for name in self.augmentations if name in names]
-        if config.augmentations[: len(self.always)] != self.always or names != in_order:
+        if names != [name for name in self.augmentations if name in names]:
             return False  # unknown, repeated or reordered
         return (
             all(prior.contains(getattr(config.family, field)) for field, prior in self.prior(family).items())

@@ -51,7 +51,8 @@ DEFAULT_GATE = Gate(
     summary="Better than its initialisation, and on average not slower than the champion.",
     conditions=(
         NoDivergenceConfig(),
-        GainOverInitialisationConfig(held_out=False, min_ratio=1.0),
+        # All tasks of a set may be held out: nothing is wrong with that.
+        GainOverInitialisationConfig(held_out=False, min_ratio=1.0, needs_tasks=False),
         # Meta-training may not cost generalisation by more than this.
         GainOverInitialisationConfig(held_out=True, min_ratio=0.95),
         ChampionRatioConfig(min_ratio=1.0),
@@ -64,7 +65,7 @@ STRICT_GATE = Gate(
     conditions=(
         EnoughEvidenceConfig(min_tasks=8, min_held_out=4, min_seeds=3),
         NoDivergenceConfig(),
-        GainOverInitialisationConfig(held_out=False, min_ratio=1.0),
+        GainOverInitialisationConfig(held_out=False, min_ratio=1.0, needs_tasks=False),
         GainOverInitialisationConfig(held_out=True, min_ratio=1.0),
         AboveChampionIntervalConfig(confidence=0.95),
         QuantileNotWorseConfig(quantile=0.1, min_ratio=1.0),

@@ -8,6 +8,7 @@ promotions by it alone, speed could drift down. A gate combines it with comparis
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -30,14 +31,17 @@ class AboveChampionIntervalConfig(AbstractComparison):
 
     def compare(self, candidate: EvaluationSummary, champion: EvaluationSummary) -> GateCheck:
         """Returns whether it is."""
-        new = float(interquartile_mean(candidate.scores(CANDIDATE)))
-        old = stratified_bootstrap(champion.scores(CANDIDATE), confidence=self.confidence)
+        new = float(interquartile_mean(candidate.speedups(CANDIDATE).tasks))
+        old = stratified_bootstrap(champion.speedups(CANDIDATE), confidence=self.confidence)
+        sample = sample_text(old.num_tasks, old.num_seeds)
+        interval, needed = f" [{old.low:.2f}, {old.high:.2f}]", f"above {old.low:.2f}"
+        if math.isnan(old.low):  # one seed says nothing of others
+            interval, needed = "", f"at least {old.value:.2f}"
         return GateCheck(
             name=self.check_name,
-            passed=new > old.low or new >= old.value,  # with one seed the interval is a point
+            passed=new > old.low or new >= old.value,
             reason=(
-                f"interquartile-mean speed-up {new:.2f} against the champion's {old.value:.2f} "
-                f"[{old.low:.2f}, {old.high:.2f}] ({self.confidence:.0%} interval over seeds, "
-                f"{sample_text(old.num_tasks, old.num_seeds)}; needed: above {old.low:.2f})"
+                f"interquartile-mean speed-up {new:.2f} against the champion's {old.value:.2f}{interval} "
+                f"({self.confidence:.0%} interval over seeds, {sample}; needed: {needed})"
             ),
         )

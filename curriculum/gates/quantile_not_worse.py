@@ -15,7 +15,7 @@ from curriculum.gates.condition import AbstractComparison, GateCheck, sample_tex
 
 
 class QuantileNotWorseConfig(AbstractComparison):
-    """A quantile over tasks of the speed-up (mean over seeds) is at least `min_ratio` times the champion's."""
+    """A quantile over tasks of the speed-up is at least `min_ratio` times the champion's."""
 
     condition: Literal["quantile_not_worse"] = "quantile_not_worse"
     quantile: float = Field(0.1, ge=0, le=1)
@@ -29,13 +29,13 @@ class QuantileNotWorseConfig(AbstractComparison):
     def compare(self, candidate: EvaluationSummary, champion: EvaluationSummary) -> GateCheck:
         """Returns whether it is."""
         statistic = task_quantile(self.quantile)
-        scores = candidate.scores(CANDIDATE)
-        new, old = float(statistic(scores)), float(statistic(champion.scores(CANDIDATE)))
+        speedups = candidate.speedups(CANDIDATE)
+        new, old = float(statistic(speedups.tasks)), float(statistic(champion.speedups(CANDIDATE).tasks))
         return GateCheck(
             name=self.check_name,
             passed=new >= self.min_ratio * old,
             reason=(
                 f"{100 * self.quantile:g}th percentile over tasks of the speed-up {new:.2f} against the champion's "
-                f"{old:.2f} ({sample_text(*scores.shape)}; needed: at least {self.min_ratio:.2f} of it)"
+                f"{old:.2f} ({sample_text(*speedups.finite.shape)}; needed: at least {self.min_ratio:.2f} of it)"
             ),
         )

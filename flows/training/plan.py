@@ -55,7 +55,7 @@ class PhasePlan:
       trained_on: What this phase and those before it may draw; None if that of the start is not known.
       tasks: The static configurations.
       spec: The identity.
-      task_seconds: Predicted seconds per inner step of each task; decides the order of work, and no result.
+      task_seconds: Predicted seconds of a gradient step of each task; decides the order of work, and no result.
       sample_task: Draws the static configuration of that number, for a phase that re-samples.
     """
 
@@ -104,11 +104,14 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
     optimizer = parameters.optimizer()
     start = _start(phase, optimizer, parameters.seed, session.registry)
     model_fingerprint, model = load_runtime_model(session)
+    domain = domain_of(phase)
     spec = ArtifactSpec(
         "phase",
         VERSION,
         {
             "phase": phase.model_dump(mode="json"),
+            # A distribution or an evaluation set that is redefined under its name makes another run.
+            "domain": domain.model_dump(mode="json"),
             "optimizer": optimizer.model_dump(mode="json"),
             "seed": parameters.seed,
         },
@@ -123,7 +126,7 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
         seed=parameters.seed,
         theta=start.theta,
         started_from=start.name,
-        trained_on=None if start.trained_on is None else (*start.trained_on, domain_of(phase)),
+        trained_on=None if start.trained_on is None else (*start.trained_on, domain),
         tasks=tasks,
         spec=spec,
         task_seconds=seconds,

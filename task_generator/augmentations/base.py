@@ -36,6 +36,10 @@ class AugmentationConfig(FrozenConfig):
         """Returns whether the prior could draw this configuration."""
         return all(prior.contains(getattr(self, field)) for field, prior in self.prior().items())
 
+    def includes_identity(self) -> bool:
+        """Returns whether the task as it is is among those that this may make of it."""
+        return False
+
     def refuses(self, family: FamilyConfig) -> str | None:
         """Returns why this augmentation makes no sense on `family`, a sentence, or None where it does."""
         del family

@@ -56,6 +56,10 @@ class ReparametrizeConfig(AugmentationConfig):
         """Returns whether the prior could draw this configuration."""
         return LEVELS.contains(self.level) and (self.low, self.high) in RANGES
 
+    def includes_identity(self) -> bool:
+        """Returns whether all scales could be 1."""
+        return self.level == "none" or self.low <= 1.0 <= self.high
+
     def apply(self, family: TaskFamily) -> TaskFamily:
         """Returns the family with scaled weights; unchanged for the level "none"."""
         return family if self.level == "none" else ReparametrizedFamily(self, family)

@@ -20,6 +20,7 @@ from curriculum.gates.gain_over_initialisation import GainOverInitialisationConf
 from curriculum.gates.no_divergence import NoDivergenceConfig
 from curriculum.gates.quantile_not_worse import QuantileNotWorseConfig
 from curriculum.promotion import decide
+from lopt.config import derive
 from lopt.registry import UnknownNameError
 from tests.support.made_up_evaluations import made_up_evaluation
 
@@ -90,6 +91,20 @@ def test_the_gain_is_on_the_tasks_that_are_meant() -> None:
     )
 
 
+def test_a_gain_that_no_task_has_shown_is_none() -> None:
+    """Weights that do not say what they were trained on: of no task it is known that it is held out."""
+    fast = made_up_evaluation([[9.0]] * 3)
+    unknown = derive(fast, tasks=tuple(derive(task, held_out=None) for task in fast.tasks))
+    held_out = GainOverInitialisationConfig(held_out=True, min_ratio=1.0)
+    check = held_out.check(unknown, None)
+    assert not check.passed
+    assert "no held-out task was evaluated; of 3 of 3 it is not known" in check.reason
+    assert derive(held_out, needs_tasks=False).check(unknown, None).passed
+    assert not decide(unknown, None, GATES["default"]).promote
+    everything = made_up_evaluation([[9.0]] * 3, num_held_out=3)
+    assert decide(everything, None, GATES["default"]).promote
+
+
 def test_the_ratio_to_the_champion_needs_such_tasks() -> None:
     condition = ChampionRatioConfig(held_out=True, min_ratio=1.0)
     assert not condition.check(FLAT, FLAT).passed  # none is held out: nothing is known
@@ -109,7 +124,7 @@ def test_held_out_is_what_is_held_out_from_both_trainings() -> None:
 
 def test_above_the_interval_is_where_the_bootstrap_says() -> None:
     champion = scaled(1.0)
-    estimate = stratified_bootstrap(champion.scores(CANDIDATE))
+    estimate = stratified_bootstrap(champion.speedups(CANDIDATE))
     assert estimate.low < estimate.value
     condition = AboveChampionIntervalConfig()
     for factor in (0.5 * (estimate.low / estimate.value + 1.0), 1.0, 2.0):
@@ -117,6 +132,16 @@ def test_above_the_interval_is_where_the_bootstrap_says() -> None:
     check = condition.check(scaled(0.99 * estimate.low / estimate.value), champion)
     assert not check.passed
     assert f"needed: above {estimate.low:.2f}" in check.reason
+
+
+def test_with_one_seed_there_is_no_interval_and_the_value_decides() -> None:
+    champion = made_up_evaluation([[2.0], [2.0]])
+    condition = AboveChampionIntervalConfig()
+    assert condition.check(made_up_evaluation([[2.0], [2.0]]), champion).passed
+    check = condition.check(made_up_evaluation([[1.99], [1.99]]), champion)
+    assert not check.passed
+    assert "needed: at least 2.00" in check.reason
+    assert "nan" not in check.reason
 
 
 def test_the_tenth_percentile_sees_a_slow_end_that_the_mean_does_not() -> None:
@@ -151,7 +176,7 @@ def test_evidence_is_counted(condition: EnoughEvidenceConfig, passes: bool) -> N
             ["champion, interquartile mean", "champion, 10th percentile", "champion, held-out"],
         ),
         (scaled(1.2, slow=0.5), scaled(1.0), ["champion, 10th percentile"]),
-        (made_up_evaluation([[2.0, 2.0, 2.0]] * 9), None, ["evidence"]),
+        (made_up_evaluation([[2.0, 2.0, 2.0]] * 9), None, ["evidence", "held-out"]),
     ],
 )
 def test_the_strict_gate(
@@ -183,6 +208,14 @@ def test_a_track_by_hand() -> None:
 
 
 def test_a_diverged_run_counts_as_no_speed_up() -> None:
+    """The mean loss over seeds is not finite, so the task counts as 0, whatever the other seed did."""
     values = track_values(made_up_evaluation([[math.nan, 4.0], [4.0, 4.0]]))
-    assert values.percentiles[50] == pytest.approx(3.0)  # between 2 and 4
+    assert values.percentiles[50] == pytest.approx(2.0)  # between 0 and 4
     assert values.num_diverged == 1
+
+
+def test_a_track_of_one_seed_has_no_interval() -> None:
+    mean = track_values(made_up_evaluation([[1.0], [3.0]])).interquartile_mean
+    assert mean.value == 2.0
+    assert math.isnan(mean.low)
+    assert math.isnan(mean.high)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from curriculum.phase_tasks import sample_phase_tasks
 from curriculum.phases import get_phase
@@ -21,6 +22,13 @@ from task_generator.task_config import TaskConfig
 
 PHASE = get_phase("short_horizon")
 SEEN, UNSEEN = EVALUATION_SETS["indistribution_demo"], EVALUATION_SETS["heldout_demo"]
+DIGITS = {"datasets": ("digits",)}
+SET = {"evaluation_sets": ("indistribution_demo",)}
+
+
+def predict(configs: Sequence[TaskConfig]) -> Prediction:
+    """Everything runs, and fast."""
+    return Prediction(np.full(len(configs), 1e-6), np.ones(len(configs)), np.zeros(len(configs)))
 
 
 @pytest.mark.parametrize("task", UNSEEN, ids=lambda t: t.name)
@@ -82,10 +90,6 @@ def test_what_is_held_out_is_never_drawn() -> None:
         problem_size=ProblemSizeThresholds(seconds=(1.0,), probabilities=(1.0,)),
         max_num_params=10**9,
     )
-
-    def predict(configs: Sequence[TaskConfig]) -> Prediction:
-        return Prediction(np.full(len(configs), 1e-6), np.ones(len(configs)), np.zeros(len(configs)))
-
     drawn = sample_phase_tasks(phase, predict, seed=0)
     assert {config.family.family for config in drawn} == {"conv"}
     nothing = derive(phase, held_out={"families": ("mlp", "conv")})
@@ -110,3 +114,53 @@ def test_unknown_names_are_refused(wrong: dict[str, tuple]) -> None:
 def test_a_domain_survives_json() -> None:
     domain = domain_of(derive(PHASE, held_out={"shapes": (("image_size", 16),)}))
     assert TrainingDomain.model_validate(domain.model_dump(mode="json")) == domain
+
+
+def test_whole_tasks_are_held_out_too() -> None:
+    """Of four tasks, two are on digits."""
+    phase = derive(PHASE, distribution="four_small", held_out=DIGITS, num_static_configs=4)
+    drawn = sample_phase_tasks(phase, predict, seed=0)
+    assert {config.family.dataset for config in drawn} == {"photo_patches"}
+    assert len(set(drawn)) == 2
+    held_out = [is_held_out(config, [domain_of(phase)]) for config in DISTRIBUTIONS["four_small"].tasks]
+    assert held_out == [config not in drawn for config in DISTRIBUTIONS["four_small"].tasks]
+    with pytest.raises(
+        ValidationError, match=r"all 4 tasks of distribution 'four_small' are held out by phase"
+    ):
+        derive(phase, held_out={"families": ("mlp", "conv")})
+
+
+def test_no_draw_may_become_a_task_that_is_said_to_be_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution of one shape, on two data sets: on one it is a task of the set, but for what is left open."""
+    task = SEEN[0].config
+    sizes = ("hidden_size", "num_layers", "image_size", "batch_size")
+    fixed = tuple((name, getattr(task.family, name)) for name in sizes)
+    monkeypatch.setitem(
+        DISTRIBUTIONS, "demo", derive(DISTRIBUTIONS["demo"], families=(("mlp", 1.0),), fixed=fixed)
+    )
+    phase = derive(PHASE, held_out=SET, num_static_configs=12, max_num_params=10**9)
+    assert {c.family.dataset for c in sample_phase_tasks(phase, predict, seed=0)} == {"photo_patches"}
+    assert is_held_out(task, [domain_of(phase)]) is True
+    assert is_held_out(task, [domain_of(derive(phase, held_out={}))]) is False
+
+
+def test_a_set_means_the_tasks_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights were trained when the set had its second task only; today it has others."""
+    before, outside = SEEN[3], UNSEEN[0]
+    monkeypatch.setitem(EVALUATION_SETS, "indistribution_demo", (before,))
+    domain = TrainingDomain.model_validate_json(domain_of(derive(PHASE, held_out=SET)).model_dump_json())
+    monkeypatch.setitem(EVALUATION_SETS, "indistribution_demo", (SEEN[0], outside))
+    assert is_held_out(before.config, [domain]) is True
+    assert is_held_out(SEEN[0].config, [domain]) is None  # it could have been drawn then
+    assert is_held_out(outside.config, [domain]) is True  # its distribution never draws it
+    assert is_held_out(SEEN[2].config, [domain]) is False
+
+
+@pytest.mark.parametrize("held_out", [DIGITS, SET])
+def test_a_declaration_that_was_not_kept_proves_nothing(held_out: dict[str, tuple]) -> None:
+    """Domains without fingerprints are of a version that drew some of what it declared to hold out."""
+    document = domain_of(derive(PHASE, held_out=held_out)).model_dump(mode="json")
+    del document["held_out_tasks"]
+    domain = TrainingDomain.model_validate(document)
+    assert is_held_out(SEEN[0].config, [domain]) is None
+    assert is_held_out(UNSEEN[0].config, [domain]) is True
