@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from rich.markup import escape
 
-from curriculum.evaluation.comparison import Row
 from curriculum.evaluation.summary import CANDIDATE, EvaluationConfig, EvaluationSummary
-from flows.artifacts import fingerprint_of
-from flows.evaluation.clock import with_step_costs
+from flows.evaluation.clock import measured_on, with_step_costs
 from flows.evaluation.curves import compute_curves, plan_jobs
+from flows.evaluation.horizons import with_horizons
 from flows.evaluation.records import record_evaluation
 from flows.evaluation.report import build_report, build_summary
 from flows.evaluation.settings import evaluation_config, evaluation_spec, evaluation_tasks
-from flows.evaluation.tables import candidate_row
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
 from flows.parameters import EvaluateParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
@@ -22,14 +21,13 @@ from flows.record import recall, remember
 from flows.report_data import collect
 from flows.reporting import (
     EvaluationReport,
-    HorizonRow,
     headline,
     learning_curves_png,
     speedup_cdf_png,
     task_rows,
 )
+from flows.selection import lineage, selection_remark
 from flows.session import Session, current_session
-from lopt.config import derive
 from task_generator.evaluation_set import EvaluationTask
 
 
@@ -44,36 +42,13 @@ def run_evaluation(parameters: EvaluateParameters, session: Session) -> Evaluati
         session.artifacts.write(spec, done)
     else:
         session.reporter.line("evaluated before, with the same settings")
-    done = _with_horizons(done, parameters, optimizer, session)
+    done = with_horizons(done, tasks, optimizer, session.workspace)
     record_evaluation(session.workspace, optimizer.fingerprint, spec, done["summary"])
-    remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, **done})
-    shown = headline(collect(session.workspace))
-    remember(session.workspace, "evaluation", {"optimizer": parameters.optimizer, "headline": shown, **done})
+    # Promotions come later than evaluations: who the weights are is kept, and asked whenever they are reported.
+    record = {"optimizer": parameters.optimizer, "lineage": lineage(parameters.optimizer, session), **done}
+    remember(session.workspace, "evaluation", record)
+    remember(session.workspace, "evaluation", {"headline": headline(collect(session.workspace)), **record})
     return EvaluationSummary.model_validate(done["summary"])
-
-
-def _with_horizons(
-    done: dict[str, Any], parameters: EvaluateParameters, optimizer: OptimizerReference, session: Session
-) -> dict[str, Any]:
-    """Returns the evaluation with those of the same weights on the same tasks at other horizons beside it."""
-    report = EvaluationReport.model_validate(done["report"])
-    summary = EvaluationSummary.model_validate(done["summary"])
-    group = fingerprint_of(
-        [
-            optimizer.fingerprint,
-            list(parameters.evaluation_sets),
-            derive(summary.config, horizon=2, baselines=()).model_dump(mode="json"),
-        ]
-    )
-    known = recall(session.workspace, "horizons") or {}
-    row = candidate_row(summary, report.candidate.label).model_dump(mode="json")
-    rows = {**known.get(group, {}), str(summary.config.horizon): row}
-    remember(session.workspace, "horizons", {**known, group: rows})
-    horizons = tuple(
-        HorizonRow(horizon=int(horizon), row=Row.model_validate(each))
-        for horizon, each in sorted(rows.items(), key=lambda item: int(item[0]))
-    )
-    return {**done, "report": report.model_copy(update={"horizons": horizons}).model_dump(mode="json")}
 
 
 def _evaluate(
@@ -96,12 +71,25 @@ def _evaluate(
         set_name=" + ".join(parameters.evaluation_sets),
         label=_label(optimizer),
     )
-    return {"summary": summary.model_dump(mode="json"), "report": report.model_dump(mode="json")}
+    return {
+        "summary": summary.model_dump(mode="json"),
+        "report": report.model_dump(mode="json"),
+        "measured": measured_on(session),
+    }
 
 
 def _label(optimizer: OptimizerReference) -> str:
     architecture = optimizer.config()["architecture"]
     return f"{architecture} v{optimizer.version}" if optimizer.version is not None else str(architecture)
+
+
+def remarks(report: EvaluationReport | None, session: Session) -> tuple[str, ...]:
+    """Returns what has to be known before the numbers of the last evaluation are believed, each remark once."""
+    if report is None:
+        return ()
+    whose = (recall(session.workspace, "evaluation") or {}).get("lineage", ())
+    selected = selection_remark(session.workspace, whose, [task.name for task in report.tasks])
+    return tuple(dict.fromkeys((*report.remarks, *(() if selected is None else (selected,)))))
 
 
 @flow(name="evaluate", flow_run_name="{parameters.optimizer}")
@@ -112,6 +100,8 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str,
         summary = run_evaluation(parameters, session)
         data = collect(session.workspace)
         session.reporter.line(headline(data))
+        for remark in remarks(data.evaluation, session):
+            session.reporter.line(f"[red]{escape(remark)}[/red]")
         publish_table("evaluation", task_rows(data), "Every task, with the speed-up over tuned Adam.")
         publish_markdown("evaluation-result", headline(data))
         publish_image("learning-curves", learning_curves_png(data), "Learning curves of every optimizer.")

@@ -245,7 +245,7 @@ class BaselinesParameters(Parameters):
         description="Whose time counts: tuned Adam's, or (extended) the best of four tuned optimizers'.",
     )
     normalizer_factor: int = Field(
-        5,
+        10,
         ge=1,
         le=100,
         description="The normaliser runs this many times longer: the largest speed-up that can be seen.",

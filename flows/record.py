@@ -18,19 +18,28 @@ from storage.workspace import Workspace
 
 def remember(workspace: Workspace, part: str, value: Any) -> None:
     """Replaces one part of the record."""
-    _change(workspace, part, lambda _: value)
+    change(workspace, part, lambda _: value)
 
 
 def remember_phase(workspace: Workspace, name: str, value: dict[str, Any]) -> None:
     """Replaces what is known of one phase."""
-    _change(workspace, "phases", lambda phases: {**(phases or {}), name: value})
+    change(workspace, "phases", lambda phases: {**(phases or {}), name: value})
 
 
-def _change(workspace: Workspace, part: str, change: Callable[[Any], Any]) -> None:
+def change(workspace: Workspace, part: str, made_of: Callable[[Any], Any]) -> Any:
+    """Replaces one part of the record by what is made of it, as one step. Returns what it is then.
+
+    Args:
+      workspace: Whose.
+      part: Which.
+      made_of: The part, or None where there is none yet → what it is to be. Called while the record is locked.
+    """
     file = workspace.state_file
     with explain_os_errors(file, "write the pipeline's state"), locked(file.with_suffix(".lock")):
         state = workspace.read_state()
-        workspace.write_state({**state, part: change(state.get(part))})
+        value = made_of(state.get(part))
+        workspace.write_state({**state, part: value})
+    return value
 
 
 def recall(workspace: Workspace, part: str) -> Any:
@@ -50,4 +59,4 @@ def stage(workspace: Workspace, name: str) -> Iterator[None]:
         def add(stages: dict[str, float] | None) -> dict[str, float]:
             return {**(stages or {}), name: (stages or {}).get(name, 0.0) + seconds}
 
-        _change(workspace, "stages", add)
+        change(workspace, "stages", add)

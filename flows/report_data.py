@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,44 +22,73 @@ from flows.reporting import (
     StageReport,
     TimingPoint,
 )
-from flows.settings import available_cores
+from flows.selection import selection_remark
+from flows.workers.facts import host_facts
 from runtime_model.calibration import CalibrationReport
 from storage.workspace import Workspace
 
-PACKAGES = ("keirin", "jax", "optax", "prefect", "distributed", "mlflow")
+CLOCK_TABLE = "By the clock"
+UNKNOWN = "unknown"
 
 
 def collect(workspace: Workspace, *, title: str = "keirin run", command: str = "") -> ReportData:
     """Returns the data of a report; parts that have not been run are empty."""
     record = workspace.read_state()
-    evaluation, promotion = record.get("evaluation"), record.get("promotion")
+    evaluation = _evaluation(record.get("evaluation"), workspace)
+    promotion = record.get("promotion")
     model = record.get("runtime_model")
     return ReportData(
         title=title,
         command=command,
         created=datetime.now(UTC),
-        machine=machine_report(),
+        machine=machine_report(None if evaluation is None else record["evaluation"]),
         stages=tuple(StageReport(name=n, seconds=s) for n, s in record.get("stages", {}).items()),
         phases=tuple(
             PhaseReport.model_validate(phase["report"])
             for phase in sorted(record.get("phases", {}).values(), key=lambda phase: phase["version"])
         ),
         runtime_model=None if model is None else runtime_model_report(model),
-        evaluation=_evaluation(evaluation),
+        evaluation=evaluation,
         tracks=read_tracks(workspace),
         promotion=None if promotion is None else PromotionReport.model_validate(promotion["report"]),
         locations=locations(workspace),
     )
 
 
-def _evaluation(record: dict[str, Any] | None) -> EvaluationReport | None:
+def _evaluation(record: dict[str, Any] | None, workspace: Workspace) -> EvaluationReport | None:
     """Returns the last evaluation; one recorded in another form, by an earlier version, counts as none."""
     if record is None:
         return None
     try:
-        return EvaluationReport.model_validate(record["report"])
+        report = EvaluationReport.model_validate(record["report"])
+        measured = _measured(record)
     except ValidationError:
         return None
+    tables = tuple(
+        table.model_copy(update={"note": f"{table.note} {measured}"}) if table.title == CLOCK_TABLE else table
+        for table in report.tables
+    )
+    # Asked now: what was promoted since may have been decided on these very tasks.
+    selected = selection_remark(workspace, record.get("lineage", ()), [task.name for task in report.tasks])
+    remarks = (*report.remarks, *(() if selected is None else (selected,)))
+    return report.model_copy(update={"tables": tables, "remarks": remarks})
+
+
+def _measured(record: dict[str, Any]) -> str:
+    """Returns when and on what an evaluation was measured, as a sentence."""
+    machine = _machine(record)
+    if machine is None:
+        return "Measured on an unknown machine: an earlier version did not record it."
+    day = str(record["measured"]["time"])[:10]
+    versions = ", ".join(" ".join(pair) for pair in machine.versions if pair[0] in ("jax", "optax"))
+    device = f"{machine.accelerator}, {machine.processor}" if machine.accelerator else machine.processor
+    return f"Measured on {day} on {device}, with {versions}."
+
+
+def _machine(record: dict[str, Any]) -> MachineReport | None:
+    """Returns what the workers of an evaluation ran on; None where an earlier version did not record it."""
+    measured = record.get("measured")
+    return None if measured is None else MachineReport.model_validate(measured["machine"])
 
 
 def locations(workspace: Workspace) -> tuple[Location, ...]:
@@ -74,22 +101,17 @@ def locations(workspace: Workspace) -> tuple[Location, ...]:
     )
 
 
-def machine_report() -> MachineReport:
-    """Describes this machine."""
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append((package, importlib.metadata.version(package)))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return MachineReport(
-        processor=_processor(),
-        num_cores=available_cores(),
-        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        system=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
-        versions=tuple(versions),
-    )
+def machine_report(evaluation: dict[str, Any] | None) -> MachineReport:
+    """Describes what the evaluation was measured on.
+
+    Without an evaluation it is this machine. Where one did not record it, this machine is named as what it is: that
+    of the page. Its accelerator is not asked for: that would take memory of it.
+    """
+    here = MachineReport.model_validate({**host_facts(), "accelerator": f"accelerator {UNKNOWN}"})
+    if evaluation is None:
+        return here
+    processor = f"evaluated on hardware that is {UNKNOWN}, this page made on {here.processor}"
+    return _machine(evaluation) or here.model_copy(update={"processor": processor})
 
 
 def runtime_model_report(record: dict[str, Any]) -> RuntimeModelReport:
@@ -138,15 +160,6 @@ def family_errors(report: CalibrationReport, family: str) -> FamilyErrors:
         predicted_by=report.chosen(family),
         by_estimator=tuple(part.median_by_estimator.items()),
     )
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _relative(workspace: Workspace) -> str:

@@ -3,6 +3,8 @@
     <root>/<phase>/step-0000000150/      a bundle (see `storage.bundles`): flat Zarr arrays and a manifest
     <root>/<phase>/step-0000000150.pin   keeps that checkpoint from being pruned; so does …150.OWNER.pin
 
+An owner that is a process (`process_owner`) keeps it as long as it runs: pins that it leaves behind do not count.
+
 A save is one rename after everything is on disk, so whatever kills the process, each step is there whole or
 not at all.
 """
@@ -10,6 +12,9 @@ not at all.
 from __future__ import annotations
 
 import logging
+import os
+import re
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,13 +31,14 @@ from storage.checkpoint_reading import (
     verify,
 )
 from storage.errors import CheckpointExistsError, CorruptCheckpointError, explain_os_errors
-from storage.files import check_name, check_path, remove_folder, remove_leftovers, write_folder
+from storage.files import check_name, check_path, is_running, remove_folder, remove_leftovers, write_folder
 from storage.pytrees import PyTree, flatten
 
-__all__ = ["Checkpoint", "CheckpointInfo", "CheckpointStore", "load_checkpoint", "locate"]
+__all__ = ["Checkpoint", "CheckpointInfo", "CheckpointStore", "load_checkpoint", "locate", "process_owner"]
 
 logger = logging.getLogger(__name__)
 _MAX_STEP = 10**18
+_PROCESS = re.compile(r".+?-on-(?P<host>.+)-(?P<pid>\d+)")
 
 
 class CheckpointStore:
@@ -160,7 +166,8 @@ class CheckpointStore:
 
         Args:
           info: Which one.
-          owner: Who needs it; it is kept until every owner has unpinned it. Empty: the run itself.
+          owner: Who needs it; it is kept until every owner has unpinned it, or is a process that has ended
+            (`process_owner`). Empty: the run itself.
         """
         with explain_os_errors(info.path, f"pin {info}"):
             _pin_file(info, owner).touch()
@@ -178,8 +185,23 @@ class CheckpointStore:
     def prune(self, phase: str) -> None:
         """Removes all but the newest `keep` checkpoints of a phase and the pinned ones."""
         for info in self.list(phase)[: -self.keep]:
+            for pin in _pins(info):
+                if _is_left_behind(pin, info):
+                    pin.unlink(missing_ok=True)
             if not _pins(info):
                 remove_folder(info.path)
+
+
+def process_owner(name: str) -> str:
+    """Returns the owner of pins that last as long as this process: NAME-on-HOST-PID."""
+    return f"{name}-on-{socket.gethostname()}-{os.getpid()}"
+
+
+def _is_left_behind(pin: Path, info: CheckpointInfo) -> bool:
+    """Whether a pin is that of a process of this machine that has ended; of other machines nothing is known."""
+    owner = pin.name.removeprefix(f"{info.path.name}.").removesuffix(".pin")
+    match = _PROCESS.fullmatch(owner)
+    return match is not None and match["host"] == socket.gethostname() and not is_running(int(match["pid"]))
 
 
 def _pin_file(info: CheckpointInfo, owner: str) -> Path:

@@ -6,8 +6,11 @@ same time, the same curve is stored once, and an evaluation that was cut short c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ from storage.files import check_path, remove_folder, remove_leftovers
 from storage.packing import unpack
 
 _TREE = "curve"
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+_ADDED = ("data", "version")
+"""Fields of a key that curves of earlier versions do not have."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class CurveKey:
       horizon: Number of inner steps.
       seed: Of the inner training.
       hyperparameters: JSON of the optimizer's settings (learning rate, schedule).
+      data: What tells the data from others of the same name, by data set.
+      version: Of the code that made it; 0 where it was made before that was told.
     """
 
     task: str
@@ -39,10 +47,16 @@ class CurveKey:
     horizon: int
     seed: int
     hyperparameters: dict[str, Any] = field(default_factory=dict, hash=False)
+    data: dict[str, str] = field(default_factory=dict, hash=False)
+    version: int = 0
 
     def digest(self) -> str:
         """Returns 32 hexadecimal digits that identify the key in every process."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        facts = asdict(self)
+        for name in _ADDED:  # left out where empty: earlier curves keep their names, and can be exported
+            if not facts[name]:
+                del facts[name]
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -55,7 +69,7 @@ class CurveRow:
       step: Inner steps at which the losses were measured, [P].
       losses: By split (train, inner_valid, test, …), each [P]; NaN and infinities are kept.
       seconds: Wall time of the whole run.
-      labels: JSON to show and filter by (task name, evaluation set, checkpoint); no part of the identity.
+      labels: JSON to show and filter by (task name, role, versions of libraries); no part of the identity.
     """
 
     key: CurveKey
@@ -77,15 +91,11 @@ class CurveStore:
         self.path = check_path(path, "a curve store")
 
     def has(self, key: CurveKey) -> bool:
-        """Whether the curve of `key` is stored (and readable)."""
-        try:
-            self._manifest(self._folder(key))
-        except DamagedBundleError:
-            return False
-        return True
+        """Whether the curve of `key` is stored, undamaged."""
+        return self.get(key) is not None
 
     def append(self, row: CurveRow) -> bool:
-        """Stores a curve unless its key is there; returns whether it was new.
+        """Stores a curve unless its key is there, undamaged; returns whether it was stored.
 
         Raises:
           ValueError: If the arrays are not all of one length [P].
@@ -94,22 +104,16 @@ class CurveStore:
         shapes = {name: np.shape(values) for name, values in {"step": row.step, **row.losses}.items()}
         if len(set(shapes.values())) != 1 or len(shapes["step"]) != 1:
             raise ValueError(f"`step` and each of `losses` must have one shape [P], got {shapes}.")
-        folder = self._folder(row.key)
         if self.has(row.key):
             return False
-        arrays = {"step": np.asarray(row.step), **{f"loss/{k}": np.asarray(v) for k, v in row.losses.items()}}
-        record = {"key": asdict(row.key), "seconds": float(row.seconds), "labels": row.labels}
+        folder = self._folder(row.key)
         with explain_os_errors(self.path, "store a curve"):
-            if folder.exists():
-                remove_folder(folder)  # damaged
             remove_leftovers(folder.parent)
-            try:
-                # Not synced: after a power cut a curve is recomputed, a checkpoint could not be.
-                write_bundle(folder, {_TREE: arrays}, record, durable=False)
-            except OSError:
-                if not self.has(row.key):  # else another process stored it first
-                    raise
-                return False
+            while not _try_to_write(folder, row):
+                if self.has(row.key):  # another process stored it first
+                    return False
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    remove_folder(folder)  # damaged
         return True
 
     def get(self, key: CurveKey) -> CurveRow | None:
@@ -125,18 +129,27 @@ class CurveStore:
         Args:
           **filters: Values that a field of the key, or else a label, must equal: `task=…, optimizer="adam"`.
 
-        Damaged rows are left out, as if they had never been computed.
+        Damaged rows are left out, as if they had never been computed; `query_all` tells them.
         """
-        rows = []
-        for folder in sorted(self.path.glob(f"*/*/{MANIFEST}")):
+        return [row for _, row in self._scan(filters) if row is not None]
+
+    def query_all(self) -> tuple[list[CurveRow], list[Path]]:
+        """Returns every curve, and the folders of those that are damaged."""
+        found = list(self._scan({}))
+        return [row for _, row in found if row is not None], [folder for folder, row in found if row is None]
+
+    def _scan(self, filters: dict[str, Any]) -> Iterator[tuple[Path, CurveRow | None]]:
+        """Yields the folders of the curves that match, each with its curve; None where it is damaged."""
+        for folder in sorted(self.path.glob("*/*")):
+            if not _DIGEST.fullmatch(folder.name):  # being written, or removed
+                continue
             try:
-                manifest = self._manifest(folder.parent)
+                manifest = self._manifest(folder)
                 facts = {**manifest.metadata["labels"], **manifest.metadata["key"]}
                 if all(name in facts and facts[name] == value for name, value in filters.items()):
-                    rows.append(self._read(folder.parent, manifest))
+                    yield folder, self._read(folder, manifest)
             except DamagedBundleError:
-                continue
-        return rows
+                yield folder, None
 
     def _folder(self, key: CurveKey) -> Path:
         digest = key.digest()
@@ -157,3 +170,17 @@ class CurveStore:
         return CurveRow(
             CurveKey(**record["key"]), arrays["step"], losses, record["seconds"], record["labels"]
         )
+
+
+def _try_to_write(folder: Path, row: CurveRow) -> bool:
+    """Writes a curve; returns False, having written nothing, if there is a folder in its place."""
+    arrays = {"step": np.asarray(row.step), **{f"loss/{k}": np.asarray(v) for k, v in row.losses.items()}}
+    record = {"key": asdict(row.key), "seconds": float(row.seconds), "labels": row.labels}
+    try:
+        # Not synced: after a power cut a curve is recomputed, a checkpoint could not be.
+        write_bundle(folder, {_TREE: arrays}, record, durable=False)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        return False
+    return True

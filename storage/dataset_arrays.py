@@ -161,6 +161,11 @@ def open_arrays(folder: Path) -> tuple[dict[str, np.ndarray], Manifest]:
     return {name: _map(folder / name, manifest) for name in names}, manifest
 
 
+def opened_in(place: Path) -> dict[Path, str]:
+    """Returns the folders of arrays in `place` that this process has opened, with the digest of what it found."""
+    return {folder: digest for folder, digest in _verified.items() if folder.parent == place}
+
+
 def folder_bytes(folder: Path) -> int:
     """Returns how many bytes the files in `folder` and below take; 0 if there is none."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.bundles import DamagedBundleError, Manifest, read_manifest
-from storage.dataset_arrays import ArrayFolderWriter, open_arrays
+from storage.dataset_arrays import ArrayFolderWriter, open_arrays, opened_in
 from storage.errors import DamagedDatasetError, StorageError, explain_os_errors
 from storage.files import check_name, locked
 from storage.workspace import Workspace
@@ -136,6 +136,28 @@ class WorkspaceReader:
             if dataset_folder(self.workspace, name, part).is_dir():
                 return sum(manifest_of(self.workspace, name, part).metadata["counts"].values())
         return None
+
+    def version(self, name: str) -> str | None:
+        """Returns what tells the data of a set from others of its name, None if it isn't prepared; reads no data.
+
+        It is a checksum that the manifest has. All sizes of images follow from the native ones, and have theirs.
+
+        Raises:
+          DamagedDatasetError: If the manifest is not as it was written.
+        """
+        for part in (NATIVE, TOKENS):
+            if dataset_folder(self.workspace, name, part).is_dir():
+                return manifest_of(self.workspace, name, part).digest[:16]
+        return None
+
+    def holds_earlier(self, name: str) -> bool:
+        """Whether this process opened data of this set that have been prepared again since, and may still hold."""
+        opened = opened_in(dataset_folder(self.workspace, name, NATIVE).parent)
+        return any(
+            not folder.is_dir() or manifest_of(self.workspace, name, folder.name).digest != digest
+            for folder, digest in opened.items()
+            if not folder.name.startswith("cache-")  # made again from the same text
+        )
 
     def vocabulary(self, name: str) -> str | None:
         """Returns the vocabulary of a text in sub-words, as it was prepared, or None."""

@@ -57,11 +57,12 @@ def remove_leftovers(folder: Path) -> None:
     """Removes what processes of this machine that no longer run left half-written in `folder`."""
     for entry in folder.glob(".t*-*"):
         match = _TEMPORARY.fullmatch(entry.name)
-        if match and match["host"] == socket.gethostname() and not _is_running(int(match["pid"])):
+        if match and match["host"] == socket.gethostname() and not is_running(int(match["pid"])):
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine has that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

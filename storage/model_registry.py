@@ -6,10 +6,11 @@ MLflow alone suffices to fetch it. `promote` moves `champion` and keeps the one 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from storage.bundles import DamagedBundleError
 from storage.checkpoint_reading import CheckpointInfo, corrupt, locate, verify
@@ -33,6 +34,18 @@ from storage.workspace import Workspace
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous-champion"
 CANDIDATE = "candidate"
+
+
+class Absent(enum.Enum):
+    """The type of `ABSENT`."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+"""There must be no champion: `None` would say that it does not matter who it is."""
+Expected: TypeAlias = int | Absent | None
+"""The champion that something was decided against."""
 
 
 class ModelRegistry:
@@ -115,7 +128,7 @@ class ModelRegistry:
             for key, value in tags.items():
                 client.set_model_version_tag(name, str(version), key, value)
 
-    def promote(self, name: str, version: int, *, expected: int | None = None) -> dict[str, int]:
+    def promote(self, name: str, version: int, *, expected: Expected = None) -> dict[str, int]:
         """Makes a version the champion and keeps the one before as `previous-champion`. Returns the aliases.
 
         Promoting the champion again changes nothing. Killed half-way, both aliases point at the old champion.
@@ -124,19 +137,15 @@ class ModelRegistry:
         Args:
           name: Of the registered model.
           version: The new champion.
-          expected: The champion that the decision was made against; None: whichever it is.
+          expected: The champion that the decision was made against; `ABSENT`: none; None: whichever it is.
 
         Raises:
           AliasNotFoundError: If there is no such version.
           AliasMovedError: If the champion is neither `expected` nor `version`.
         """
         champion = self.aliases(name).get(CHAMPION)
-        if expected is not None and champion not in (expected, version):
-            raise AliasMovedError(
-                f"the champion was version {expected} when this was decided and is version {champion} now: "
-                "somebody else moved it. Decide again: `keirin promote`."
-            )
         if champion != version:
+            require_champion(champion, expected)
             if version not in self.versions(name):
                 resolve_version(self.workspace, f"models:/{name}/{version}")
             if champion is not None:
@@ -167,3 +176,26 @@ class ModelRegistry:
           AliasNotFoundError: If it points at nothing; lists the known aliases, and the nearest.
         """
         return checkpoint_folder(self.workspace, ref)
+
+
+def require_champion(champion: int | None, expected: Expected) -> None:
+    """Refuses to go on if the champion is not the one that was decided against.
+
+    Args:
+      champion: Who it is now; None: nobody.
+      expected: Who it was; `ABSENT`: nobody; None: whoever it is.
+
+    Raises:
+      AliasMovedError: If it is another one.
+    """
+    former = None if expected is ABSENT else expected
+    if expected is None or champion == former:
+        return
+    raise AliasMovedError(
+        f"the champion was {_called(former)} when this was decided and is {_called(champion)} now: "
+        "somebody else moved it. Decide again: `keirin promote`."
+    )
+
+
+def _called(champion: int | None) -> str:
+    return "nobody" if champion is None else f"version {champion}"

@@ -1,18 +1,22 @@
 """From speed-ups on many tasks to one number with an interval: what an evaluation says as a whole.
 
-The interquartile mean is the mean of the middle half of all runs: it moves with most of them, where a median moves
+The interquartile mean is the mean of the middle half of the tasks: it moves with most of them, where a median moves
 with one and a mean with the luckiest. Two intervals are given, because they answer two questions:
 
 - `stratified_bootstrap` draws seeds anew within every task: would other seeds on *these* tasks say the same?
 - `task_bootstrap` draws tasks anew, with their seeds: would other tasks *like these* say the same? It is the wider
   one, and the one to quote when the claim is about tasks in general.
 
+One seed says nothing of others, nor one task: there is no interval then.
+
 [1] Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS), Sec. 4:
-    interquartile mean, stratified bootstrap with percentile intervals, performance profiles.
+    interquartile mean, stratified bootstrap with percentile intervals, performance profiles. Deviation: of tasks,
+    not of runs, because what is normalised is a task's mean loss (`curriculum.evaluation.task_normalizer`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,11 +26,42 @@ from scipy.stats import trim_mean
 NUM_RESAMPLES = 2_000
 CONFIDENCE = 0.95
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""[..., tasks, seeds] → [...]."""
+"""[..., tasks] → [...]."""
+
+
+class Speedups(NamedTuple):
+    """One optimizer's speed-ups on T tasks, and what is known of their noise and their bounds."""
+
+    tasks: np.ndarray  # [T], of the mean loss over seeds
+    redrawn: np.ndarray  # [T, R], with seeds drawn anew, equally likely; R = 0 where there is one seed
+    caps: np.ndarray  # [T], the largest that could be seen
+    finite: np.ndarray  # [T, S], whether the run ended with a finite loss
+
+    @property
+    def is_capped(self) -> np.ndarray:
+        """On which tasks the value is a bound: [T]."""
+        return self.tasks >= self.caps
+
+    def at(self, tasks: np.ndarray | list[int]) -> Speedups:
+        """Returns those on some tasks, by their numbers."""
+        return Speedups(*(values[tasks] for values in self))
+
+    def times(self, factors: np.ndarray) -> Speedups:
+        """Returns them multiplied by a number for each task, bounds included."""
+        each = factors[:, None]
+        return Speedups(self.tasks * factors, self.redrawn * each, self.caps * factors, self.finite)
+
+    def without_caps(self, raised: float = 1e9) -> Speedups:
+        """Returns them with what is at a bound far above it: a statistic that moves rests on a bound."""
+        at_cap = self.redrawn >= self.caps[:, None]
+        return self._replace(
+            tasks=np.where(self.is_capped, raised, self.tasks),
+            redrawn=np.where(at_cap, raised, self.redrawn),
+        )
 
 
 class Estimate(NamedTuple):
-    """A statistic with its interval, and what it is of."""
+    """A statistic with its interval, and what it is of. Ends are NaN where nothing can be said of them."""
 
     value: float
     low: float
@@ -35,64 +70,65 @@ class Estimate(NamedTuple):
     num_seeds: int
 
 
-def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """Returns the mean of the middle half of all runs: [..., tasks, seeds] → [...].
+def interquartile_mean(speedups: np.ndarray) -> np.ndarray:
+    """Returns the mean of the middle half of all tasks: [..., tasks] → [...].
 
-    Of n runs, ⌊n/4⌋ are left out at either end; fewer than four are averaged whole.
+    Of n tasks, ⌊n/4⌋ are left out at either end; fewer than four are averaged whole.
     """
-    runs = scores.reshape(*scores.shape[:-2], -1)
-    mean: np.ndarray = trim_mean(runs, 0.25, axis=-1)
+    mean: np.ndarray = trim_mean(speedups, 0.25, axis=-1)
     return mean
 
 
 def task_quantile(quantile: float) -> Statistic:
-    """Returns the statistic "that quantile, over tasks, of the mean over seeds"."""
+    """Returns the statistic "that quantile over tasks"."""
 
-    def statistic(scores: np.ndarray) -> np.ndarray:
-        value: np.ndarray = np.quantile(scores.mean(axis=-1), quantile, axis=-1)
+    def statistic(speedups: np.ndarray) -> np.ndarray:
+        value: np.ndarray = np.quantile(speedups, quantile, axis=-1)
         return value
 
     return statistic
 
 
 def share_at_least(threshold: float) -> Statistic:
-    """Returns the statistic "share of tasks whose mean over seeds is at least `threshold`" (LHOPT, Sec. 4.1)."""
+    """Returns the statistic "share of tasks on which it is at least `threshold`"."""
 
-    def statistic(scores: np.ndarray) -> np.ndarray:
-        share: np.ndarray = np.mean(scores.mean(axis=-1) >= threshold, axis=-1)
+    def statistic(speedups: np.ndarray) -> np.ndarray:
+        share: np.ndarray = np.mean(speedups >= threshold, axis=-1)
         return share
 
     return statistic
 
 
 def stratified_bootstrap(
-    scores: np.ndarray,
+    speedups: Speedups,
     statistic: Statistic = interquartile_mean,
     *,
     num_resamples: int = NUM_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Estimate:
-    """Returns the statistic with the interval that drawing every task's seeds anew gives.
+    """Returns the statistic with the interval that drawing every task's seeds anew gives, the baseline's with them.
 
     Args:
-      scores: [tasks, seeds], finite; larger is better.
+      speedups: Finite; larger is better.
       statistic: Of what.
       num_resamples: Bootstrap samples.
       confidence: Of the percentile interval.
       seed: Of the bootstrap.
 
     Raises:
-      ValueError: If there is no run, or one that is not finite.
+      ValueError: If there is no task, or a value that is not finite.
     """
-    scores = _checked(scores)
+    redrawn = speedups.redrawn
+    if not redrawn.size:
+        return _estimate(speedups, None, statistic, confidence)
     rng = np.random.default_rng(seed)
-    chosen = rng.integers(scores.shape[1], size=(num_resamples, *scores.shape))
-    return _estimate(scores, np.take_along_axis(scores[None], chosen, axis=2), statistic, confidence)
+    chosen = rng.integers(redrawn.shape[1], size=(num_resamples, len(redrawn)))
+    return _estimate(speedups, redrawn[np.arange(len(redrawn)), chosen], statistic, confidence)
 
 
 def task_bootstrap(
-    scores: np.ndarray,
+    speedups: Speedups,
     statistic: Statistic = interquartile_mean,
     *,
     num_resamples: int = NUM_RESAMPLES,
@@ -100,23 +136,30 @@ def task_bootstrap(
     seed: int = 0,
 ) -> Estimate:
     """Returns the statistic with the interval that drawing tasks anew gives; arguments as above."""
-    scores = _checked(scores)
-    chosen = np.random.default_rng(seed).integers(len(scores), size=(num_resamples, len(scores)))
-    return _estimate(scores, scores[chosen], statistic, confidence)
+    tasks = speedups.tasks
+    if len(tasks) < 2:
+        return _estimate(speedups, None, statistic, confidence)
+    chosen = np.random.default_rng(seed).integers(len(tasks), size=(num_resamples, len(tasks)))
+    return _estimate(speedups, tasks[chosen], statistic, confidence)
 
 
-def _estimate(scores: np.ndarray, drawn: np.ndarray, statistic: Statistic, confidence: float) -> Estimate:
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(statistic(drawn), [tail, 1.0 - tail])
-    return Estimate(float(statistic(scores)), float(low), float(high), *scores.shape)
+def _estimate(
+    speedups: Speedups, drawn: np.ndarray | None, statistic: Statistic, confidence: float
+) -> Estimate:
+    _check(speedups)
+    low = high = math.nan
+    if drawn is not None:
+        tail = (1.0 - confidence) / 2.0
+        low, high = np.quantile(statistic(drawn), [tail, 1.0 - tail])
+    return Estimate(float(statistic(speedups.tasks)), float(low), float(high), *speedups.finite.shape)
 
 
-def _checked(scores: np.ndarray) -> np.ndarray:
-    scores = np.asarray(scores, np.float64)
-    if scores.ndim != 2 or scores.size == 0 or not np.all(np.isfinite(scores)):
+def _check(speedups: Speedups) -> None:
+    tasks, redrawn = speedups.tasks, speedups.redrawn
+    is_finite = np.all(np.isfinite(tasks)) and np.all(np.isfinite(redrawn))
+    if tasks.ndim != 1 or tasks.size == 0 or not is_finite:
         raise ValueError(
-            f"`scores` must be finite and [tasks, seeds] with at least one run, got shape {scores.shape}"
-            f"{'' if np.all(np.isfinite(scores)) else ' with values that are not finite'}. Count a run that "
-            "diverged as a speed-up of 0"
+            f"`speedups` must be finite and of at least one task, got shape {tasks.shape}"
+            f"{'' if is_finite else ' with values that are not finite'}. Count a task on which a run diverged as a "
+            "speed-up of 0"
         )
-    return scores

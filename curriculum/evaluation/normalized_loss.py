@@ -1,13 +1,17 @@
-"""Final losses that can be averaged over tasks: 0 is a tuned baseline's best, 1 is where training began.
+"""Final losses that can be averaged over tasks: 0 is a tuned baseline's, 1 is where training began.
 
-    (loss − best) / (initial − best)
+    (loss − best) / (initial − best), at least −1 and at most 1
 
-Runs that diverge, or end above where they began, count as 1. Each split is normalised by its own. Where no setting
-of the baseline ever improved on the start (on data that were not trained on, that happens), 0 is whatever did, and
-1 what did not.
+The loss is the mean over seeds; `best` is the lowest that one of the baseline's settings has at the same horizon.
+Runs that diverge, or end above where they began, count as 1. Below −1, twice the baseline's own fall, a task counts
+as −1: where the baseline hardly improves on the start, the quotient has no bound, and one task would be the mean.
+Each split is normalised by its own. Where no setting of the baseline improved on the start (on data that were not
+trained on, that happens), 0 is whatever did, and 1 what did not.
 
 [1] Metz et al. 2020, 3.2: outer losses are normalised by the best that a baseline achieved, and by the initial one;
-    App. E: means and medians over tasks, in training and on other data.
+    App. E: means and medians over tasks, in training and on other data. Deviations: the floor; `best` is tuned
+    Adam's (or the extended normaliser's), where [1] does not say which baseline's it is; the other data are the
+    outer-validation split, not a test split.
 """
 
 from __future__ import annotations
@@ -16,7 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from curriculum.evaluation.speedup import finite_or_inf, seed_mean
 from lopt.config import FrozenConfig
+
+FLOOR = -1.0
 
 
 class LossScale(NamedTuple):
@@ -26,26 +33,26 @@ class LossScale(NamedTuple):
     initial: float
 
     def __call__(self, losses: np.ndarray) -> np.ndarray:
-        """Returns normalised losses, at most 1; below 0 is better than the baseline ever was."""
+        """Returns normalised losses, from −1 to 1; below 0 is better than the baseline."""
         losses = np.asarray(losses, np.float64)
         if self.best >= self.initial:
-            return np.where(losses < self.initial, 0.0, 1.0)
+            return np.where(np.isfinite(losses) & (losses < self.initial), 0.0, 1.0)
         scaled = (losses - self.best) / (self.initial - self.best)
-        return np.where(np.isfinite(scaled), np.minimum(scaled, 1.0), 1.0)
+        return np.where(np.isfinite(scaled), np.clip(scaled, FLOOR, 1.0), 1.0)
 
 
-def fit_loss_scale(curves: np.ndarray) -> LossScale:
+def fit_loss_scale(curves: np.ndarray, point: int) -> LossScale:
     """Returns the scale of one task from a tuned baseline's curves.
 
     Args:
       curves: [settings, seeds, points], the first point before any step.
+      point: Index of the horizon; a normaliser's curves run on.
 
     Raises:
       ValueError: If no setting has a finite loss at the start.
     """
-    mean = np.mean(np.asarray(curves, np.float64), axis=1)
-    finite = np.where(np.isfinite(mean), mean, np.inf)
-    best, initial = float(finite.min()), float(finite[:, 0].min())
+    mean = finite_or_inf(seed_mean(curves, axis=1))
+    best, initial = float(mean[:, point].min()), float(mean[:, 0].min())
     if not np.isfinite(initial):
         raise ValueError(
             "no setting of the baseline has a finite loss at the start: nothing can be normalised"
@@ -54,7 +61,7 @@ def fit_loss_scale(curves: np.ndarray) -> LossScale:
 
 
 class LossRow(FrozenConfig):
-    """One line of the table; means and medians over tasks of the mean over seeds."""
+    """One line of the table; means and medians over tasks."""
 
     name: str
     num_trials: int
@@ -66,23 +73,25 @@ class LossRow(FrozenConfig):
     num_seeds: int
 
 
-def make_loss_row(name: str, num_trials: int, train: np.ndarray, held_out_data: np.ndarray) -> LossRow:
+def make_loss_row(
+    name: str, num_trials: int, train: np.ndarray, held_out_data: np.ndarray, *, num_seeds: int
+) -> LossRow:
     """Returns the row of one optimizer.
 
     Args:
       name: Of the row.
       num_trials: Trainings per task.
-      train: Normalised training losses [tasks, seeds].
-      held_out_data: Normalised losses [tasks, seeds] on data that were not trained on.
+      train: Normalised training losses [tasks].
+      held_out_data: Normalised losses [tasks] on data that were not trained on.
+      num_seeds: What each is a mean of.
     """
-    per_task = [losses.mean(axis=1) for losses in (train, held_out_data)]
     return LossRow(
         name=name,
         num_trials=num_trials,
-        train_mean=float(np.mean(per_task[0])),
-        train_median=float(np.median(per_task[0])),
-        held_out_data_mean=float(np.mean(per_task[1])),
-        held_out_data_median=float(np.median(per_task[1])),
-        num_tasks=train.shape[0],
-        num_seeds=train.shape[1],
+        train_mean=float(np.mean(train)),
+        train_median=float(np.median(train)),
+        held_out_data_mean=float(np.mean(held_out_data)),
+        held_out_data_median=float(np.median(held_out_data)),
+        num_tasks=len(train),
+        num_seeds=num_seeds,
     )

@@ -13,9 +13,21 @@ envelope's lowest value the answer is "at least the baseline's whole run", a cap
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
+
+
+def seed_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Returns the mean over seeds, not finite where a seed is not.
+
+    Added up one after the other, whatever the shape: the baseline's own final loss then is a point of its envelope
+    to the last bit, where `np.mean` would sum curves and final losses in different orders.
+    """
+    seeds = np.moveaxis(np.asarray(values, np.float64), axis, 0)
+    total: np.ndarray = reduce(np.add, seeds)
+    return total / len(seeds)
 
 
 class SpeedupNormalizer(NamedTuple):
@@ -56,11 +68,11 @@ def fit_normalizer(
     Raises:
       ValueError: If no rate has a finite loss at the first point.
     """
-    smooth = np.mean(np.asarray(curves, np.float64), axis=1)
-    for i in range(1, smooth.shape[1]):
-        smooth[:, i] = ema * smooth[:, i - 1] + (1.0 - ema) * smooth[:, i]
-    finite = np.where(np.isfinite(smooth), smooth, np.inf)
-    best = finite.min(axis=0)
+    smooth = seed_mean(curves, axis=1)
+    with np.errstate(invalid="ignore"):  # 0 · ∞: what diverged once stays so
+        for i in range(1, smooth.shape[1]):
+            smooth[:, i] = ema * smooth[:, i - 1] + (1.0 - ema) * smooth[:, i]
+    best = finite_or_inf(smooth).min(axis=0)
     if not np.isfinite(best[0]):
         raise ValueError(
             "no setting of the baseline has a finite loss at the start, so nothing can be normalised"
@@ -80,5 +92,9 @@ def tuned_index(curves: np.ndarray, point: int) -> int:
       curves: [num_settings, num_seeds, P].
       point: Index into P: the horizon.
     """
-    mean = np.mean(curves[:, :, point], axis=1)
-    return int(np.argmin(np.where(np.isfinite(mean), mean, np.inf)))
+    return int(np.argmin(finite_or_inf(seed_mean(curves[:, :, point]))))
+
+
+def finite_or_inf(losses: np.ndarray) -> np.ndarray:
+    """Returns losses with +∞ for what diverged, so that it is never the lowest."""
+    return np.where(np.isfinite(losses), losses, np.inf)

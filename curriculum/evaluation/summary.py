@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from curriculum.evaluation.aggregate import Speedups
 from curriculum.evaluation.baseline_budgets import EXTENDED_NORMALIZER, Trials, expand, setting_text
 from curriculum.evaluation.curves import CurveBatch
-from curriculum.evaluation.speedup import SpeedupNormalizer, fit_normalizer, tuned_index
+from curriculum.evaluation.json_model import JsonModel
+from curriculum.evaluation.speedup import tuned_index
+from curriculum.evaluation.task_normalizer import TaskNormalizer, fit_task_normalizer
 from lopt.config import FrozenConfig
 from lopt.registry import UnknownNameError
 from task_generator.evaluation_task import EvaluationTask
@@ -48,11 +51,13 @@ def points_along(horizon: int, wanted: int) -> int:
 class EvaluationConfig(FrozenConfig):
     """How optimizers are compared."""
 
+    version: Literal[2] = 2
+    """Of what a speed-up is: evaluations by another definition are not compared. 2: of the mean loss over seeds."""
     horizon: int = Field(200, ge=2)
     """Inner steps that every optimizer is given."""
     normalizer: NormalizerName = "adam"
     """Whose time counts: "adam", tuned, or "extended", the best of four tuned optimizers (VeLO, F.1)."""
-    normalizer_factor: int = Field(5, ge=1)
+    normalizer_factor: int = Field(10, ge=1)
     """The normalising baselines run this many times longer: the largest speed-up that can be seen."""
     num_seeds: int = Field(3, ge=1)
     points_per_horizon: int = Field(POINTS_PER_HORIZON, ge=1)
@@ -95,10 +100,8 @@ class EvaluationConfig(FrozenConfig):
         return self.last_point * (self.normalizer_factor if is_normalizer else 1)
 
 
-class OptimizerResult(FrozenConfig):
-    """One optimizer on one task; one entry per seed. NaN says that the seed diverged."""
-
-    model_config = ConfigDict(ser_json_inf_nan="strings")
+class OptimizerResult(JsonModel):
+    """One optimizer on one task."""
 
     optimizer: str
     setting: str = ""
@@ -107,13 +110,19 @@ class OptimizerResult(FrozenConfig):
     """Its number."""
     num_trials: int = 1
     final_losses: tuple[float, ...]
-    speedups: tuple[float, ...]
-    """Over the normaliser, in steps."""
+    """One per seed; NaN or infinite where it diverged."""
+    speedup: float
+    """In steps, of the mean of the losses; 0 if that is not finite, or above the start."""
+    seed_speedups: tuple[float, ...]
+    """Of each seed, over the normaliser with that seed. Their mean is not `speedup`."""
+    redrawn_speedups: tuple[float, ...] = ()
+    """`speedup` with seeds drawn anew, the normaliser's too (`curriculum.evaluation.task_normalizer`). Empty with
+    one seed, and for baselines."""
     seconds_alone: float | None = None
     """Of one step, training alone (`curriculum.evaluation.step_cost`); None if that was not measured."""
 
 
-class TaskResult(FrozenConfig):
+class TaskResult(JsonModel):
     """All optimizers on one task."""
 
     task: str
@@ -134,48 +143,58 @@ class TaskResult(FrozenConfig):
         raise KeyError(f"no result of {optimizer!r} on task {self.task!r}")
 
 
-class EvaluationSummary(FrozenConfig):
+class EvaluationSummary(JsonModel):
     """An evaluation of one candidate: what promotion looks at, and what is kept with the checkpoint."""
 
     config: EvaluationConfig
     tasks: tuple[TaskResult, ...]
 
     def geometric_mean_speedup(self, optimizer: str, *, held_out: bool | None = None) -> float:
-        """Returns the geometric mean over tasks (of the mean over seeds); NaN if there is no such task.
+        """Returns the geometric mean over tasks of the speed-up; NaN if there is no such task.
 
         Args:
           optimizer: Whose.
           held_out: Only held-out tasks, only the others, or (None) all.
         """
-        chosen = self._chosen(held_out)
-        per_task = [float(np.mean(np.nan_to_num(t.result(optimizer).speedups))) for t in chosen]
+        per_task = [t.result(optimizer).speedup for t in self._chosen(held_out)]
         if not per_task:
             return float("nan")
         return float(np.exp(np.mean(np.log(np.maximum(per_task, SPEEDUP_FLOOR)))))
 
-    def scores(self, optimizer: str, *, held_out: bool | None = None) -> np.ndarray:
-        """Returns the speed-ups [tasks, seeds] for `curriculum.evaluation.aggregate`; a run that diverged has 0.
+    def speedups(self, optimizer: str, *, held_out: bool | None = None) -> Speedups:
+        """Returns the speed-ups by task, in the order of `tasks`; a task on which a seed diverged has 0.
 
         Args:
           optimizer: Whose.
           held_out: Only held-out tasks, only the others, or (None) all.
         """
-        rows = [np.nan_to_num(t.result(optimizer).speedups) for t in self._chosen(held_out)]
+        results = [t.result(optimizer) for t in self._chosen(held_out)]
+        losses = np.asarray([r.final_losses for r in results], np.float64)
+        return Speedups(
+            tasks=np.asarray([r.speedup for r in results], np.float64),
+            redrawn=np.asarray([r.redrawn_speedups for r in results], np.float64),
+            caps=np.full(len(results), float(self.config.normalizer_factor)),
+            finite=np.isfinite(losses.reshape(len(results), self.config.num_seeds)),
+        )
+
+    def scores(self, optimizer: str, *, held_out: bool | None = None) -> np.ndarray:
+        """Returns every seed's own speed-up, [tasks, seeds]; arguments as above."""
+        rows = [t.result(optimizer).seed_speedups for t in self._chosen(held_out)]
         return np.asarray(rows, np.float64) if rows else np.zeros((0, self.config.num_seeds))
 
     def _chosen(self, held_out: bool | None) -> list[TaskResult]:
         # What is not known to be held out counts as trained on.
         return [t for t in self.tasks if held_out is None or bool(t.held_out) == held_out]
 
-    def clock_scores(self, optimizer: str) -> np.ndarray | None:
-        """Returns the speed-ups [tasks, seeds] by the clock, over the normaliser's Adam; None if not measured."""
+    def clock_speedups(self, optimizer: str) -> Speedups | None:
+        """Returns the speed-ups by the clock, over the normaliser's Adam; None if that was not measured."""
         ratios = []
         for task in self.tasks:
             ours, theirs = task.result(optimizer).seconds_alone, task.result("adam").seconds_alone
             if ours is None or theirs is None:
                 return None
             ratios.append(theirs / ours)
-        return self.scores(optimizer) * np.asarray(ratios)[:, None]
+        return self.speedups(optimizer).times(np.asarray(ratios))
 
     def diverged(self, optimizer: str) -> tuple[str, ...]:
         """Returns the tasks on which a seed of `optimizer` ended with a loss that is not finite."""
@@ -204,16 +223,20 @@ def summarize_task(
     """
     normalizer, point = task_normalizer(config, baselines), config.last_point
 
-    def result(name: str, final: np.ndarray, **chosen: Any) -> OptimizerResult:
-        speedups = normalizer.speedup(final, config.horizon)
+    def result(name: str, final: np.ndarray, **more: Any) -> OptimizerResult:
         return OptimizerResult(
             optimizer=name,
-            final_losses=tuple(float(x) for x in final),
-            speedups=tuple(float(x) for x in speedups),
-            **chosen,
+            final_losses=tuple(map(float, final)),
+            speedup=float(normalizer.speedup(final)),
+            seed_speedups=tuple(map(float, normalizer.by_seed(final))),
+            **more,
         )
 
-    results = [result(name, np.asarray(curves)[:, point]) for name, curves in learned.items()]
+    results = []
+    for name, curves in learned.items():
+        final = np.asarray(curves)[:, point]
+        redrawn = normalizer.redrawn(final[None])
+        results.append(result(name, final, redrawn_speedups=tuple(map(float, redrawn))))
     for trials in config.trials:
         batch = baselines[trials.baseline]
         best = tuned_index(batch.losses["train"], point)
@@ -231,8 +254,8 @@ def summarize_task(
     )
 
 
-def task_normalizer(config: EvaluationConfig, baselines: Mapping[str, CurveBatch]) -> SpeedupNormalizer:
-    """Returns one task's normaliser: the envelope of its baselines' curves, all trials together.
+def task_normalizer(config: EvaluationConfig, baselines: Mapping[str, CurveBatch]) -> TaskNormalizer:
+    """Returns one task's normaliser: the envelopes of its baselines' curves, all trials together.
 
     Raises:
       ValueError: If one of them is missing.
@@ -241,7 +264,7 @@ def task_normalizer(config: EvaluationConfig, baselines: Mapping[str, CurveBatch
     if missing := [name for name in names if name not in baselines]:
         raise ValueError(f"normalising baselines are missing: {missing}, got {sorted(baselines)}")
     curves = np.concatenate([baselines[name].losses["train"] for name in names])
-    return fit_normalizer(baselines[names[0]].step, curves)
+    return fit_task_normalizer(baselines[names[0]].step, curves, config.horizon)
 
 
 def summarize(config: EvaluationConfig, tasks: Sequence[TaskResult]) -> EvaluationSummary:

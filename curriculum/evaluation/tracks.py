@@ -21,8 +21,8 @@ class TrackValues(NamedTuple):
     """What a checkpoint's evaluation comes to.
 
     Attributes:
-      percentiles: Over tasks, of the speed-up (mean over seeds), by percentile.
-      interquartile_mean: With its interval over seeds.
+      percentiles: Over tasks, of the speed-up, by percentile.
+      interquartile_mean: With its interval over seeds; its ends are NaN with one seed.
       num_diverged: Tasks on which a seed diverged.
     """
 
@@ -32,10 +32,10 @@ class TrackValues(NamedTuple):
 
 
 def track_values(summary: EvaluationSummary) -> TrackValues:
-    """Returns the point of a checkpoint's evaluation; a run that diverged has a speed-up of 0."""
-    scores = summary.scores(CANDIDATE)
+    """Returns the point of a checkpoint's evaluation; a task on which a seed diverged has a speed-up of 0."""
+    speedups = summary.speedups(CANDIDATE)
     return TrackValues(
-        percentiles={p: float(task_quantile(p / 100)(scores)) for p in PERCENTILES},
-        interquartile_mean=stratified_bootstrap(scores),
+        percentiles={p: float(task_quantile(p / 100)(speedups.tasks)) for p in PERCENTILES},
+        interquartile_mean=stratified_bootstrap(speedups),
         num_diverged=len(summary.diverged(CANDIDATE)),
     )

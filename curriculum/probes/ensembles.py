@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from curriculum.evaluation.speedup import fit_normalizer
+from curriculum.evaluation.task_normalizer import fit_task_normalizer
 from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, floats
 from curriculum.probes.tasks import autoencoder, conv, mlp, quadratic
 from curriculum.probes.training import Trainer, learner_of, run_keys, tuned
@@ -85,19 +85,19 @@ class Ensembles(Probe):
         return self.result(subject, panels, n=len(self.tasks), counted=counted, findings=findings, columns=2)
 
     def _speedups(self, members: tuple[Subject, ...], task: TaskConfig) -> np.ndarray:
-        """Returns the speed-ups over tuned Adam: [members, seeds]."""
+        """Returns the speed-ups over tuned Adam with the same seed: [members, seeds]."""
         family, keys = task.build(), run_keys(self.seed, self.num_seeds)
         adam = Trainer(
             tuned("adam", self.learning_rates),
             num_points=20 * self.normalizer_factor + 1,
             splits=("train",),
         )(family, keys, horizon=self.horizon * self.normalizer_factor)
-        normalizer = fit_normalizer(adam.step, adam.losses["train"])
+        normalizer = fit_task_normalizer(adam.step, adam.losses["train"], self.horizon)
         rows = []
         for member in members:
             trainer = Trainer(learner_of(member), num_points=2, splits=("train",))
             losses = trainer(family, keys, horizon=self.horizon).losses["train"][0, :, -1]
-            rows.append(normalizer.speedup(losses, self.horizon))
+            rows.append(normalizer.by_seed(losses))
         return np.stack(rows)
 
 

@@ -41,7 +41,7 @@ Normalizer = Annotated[
 ]
 NormalizerFactor = Annotated[
     int | None,
-    typer.Option(help="The normaliser runs this many times longer: the largest speed-up to be seen \\[5]."),
+    typer.Option(help="The normaliser runs this many times longer: the largest speed-up to be seen \\[10]."),
 ]
 
 

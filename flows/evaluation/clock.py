@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from curriculum.evaluation.curves import baseline_json
 from curriculum.evaluation.step_cost import CostUnit
 from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationSummary, TaskResult
 from flows.optimizer_reference import OptimizerReference
 from flows.session import Session
+from flows.workers.facts import workers_facts
 from flows.workers.units import cost_unit
 from lopt.config import derive
 from task_generator.evaluation_set import EvaluationTask
@@ -36,6 +39,11 @@ def with_step_costs(
             results[number] = _with_seconds(results[number], seconds)
             progress.advance(note=tasks[number].name)
     return derive(summary, tasks=tuple(results))
+
+
+def measured_on(session: Session) -> dict[str, Any]:
+    """Returns when and on what an evaluation is being measured, to be kept with it: a report is made elsewhere."""
+    return {"time": datetime.now(UTC).isoformat(timespec="seconds"), "machine": workers_facts(session)}
 
 
 def _with_seconds(task: TaskResult, seconds: dict[str, float]) -> TaskResult:

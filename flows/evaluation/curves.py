@@ -1,7 +1,7 @@
 """The learning curves of an evaluation: computed on the workers once, then read from the store.
 
-Each stored curve is one (task, optimizer, setting, seed). A unit of work computes all settings and seeds of one
-optimizer on one task in one program, so a unit is skipped if all of its curves are stored.
+Each stored curve is one (task, optimizer, setting, seed). A unit of work computes some settings with some seeds of
+one optimizer on one task in one program: those that are not stored, and no others.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import numpy as np
 from curriculum.evaluation.baseline_budgets import Trials
 from curriculum.evaluation.curves import CurveBatch, CurveUnit, baseline_json
 from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationConfig
+from flows.evaluation.missing_curves import MissingCurves, missing_curves
+from flows.evaluation.versions import CURVES_VERSION, data_versions, dataset_names, require_data
 from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Listener
 from flows.session import Session
+from flows.workers.facts import curve_labels, workers_facts
 from flows.workers.units import curve_unit
 from lopt.baselines import Setting
 from storage.curves import CurveKey, CurveRow
@@ -29,18 +32,22 @@ TRIALS_PER_UNIT = 250
 MAX_SETTINGS = 32
 MAX_NUMBERS = 2e7
 """Parameters of all runs of a program together; optimizers keep a few numbers for each."""
+Rows = dict[tuple[int, int], CurveRow]
+"""Curves of a job by (setting, seed)."""
 
 
 @dataclass(frozen=True)
 class CurveJob:
-    """One unit of work, with what its settings are called.
+    """Curves of one optimizer on one task: some settings, each with every seed.
 
     Attributes:
       task: What is trained.
       name: A baseline, or `LEARNED`.
-      unit: What a worker gets.
+      unit: What a worker gets if none of them is stored.
       settings: What it gets with it: learning rates, or weights.
       identities: Per setting, the name of the optimizer and its hyper-parameters.
+      data: Versions of the task's data, by name.
+      role: What it is in the evaluation: a baseline, the candidate or its initialisation.
     """
 
     task: EvaluationTask
@@ -48,6 +55,8 @@ class CurveJob:
     unit: CurveUnit
     settings: tuple[Any, ...]
     identities: tuple[tuple[str, dict[str, Any]], ...]
+    data: Mapping[str, str]
+    role: str
 
     def key(self, setting: int, seed: int) -> CurveKey:
         """Returns what identifies a curve."""
@@ -63,42 +72,130 @@ class CurveJob:
             horizon=(self.unit.num_points - 1) * self.unit.eval_every,
             seed=seed,
             hyperparameters={**hyperparameters, **measured},
+            data=dict(self.data),
+            version=CURVES_VERSION,
         )
+
+    def payload(self, part: MissingCurves) -> tuple[CurveUnit, tuple[Any, ...], dict[str, str]]:
+        """Returns what a worker gets for some of the curves."""
+        unit = self.unit._replace(
+            seeds=part.seeds, settings_at_once=_settings_at_once(self.task, len(part.seeds))
+        )
+        return unit, tuple(self.settings[number] for number in part.settings), dict(self.data)
+
+    def rows(self, part: MissingCurves, batch: CurveBatch, labels: Mapping[str, str]) -> Rows:
+        """Returns the curves that a worker computed, as they are stored."""
+        rows = {}
+        for row, setting in enumerate(part.settings):
+            for column, seed in enumerate(part.seeds):
+                rows[setting, seed] = CurveRow(
+                    key=(key := self.key(setting, seed)),
+                    step=batch.step,
+                    losses={split: values[row, column] for split, values in batch.losses.items()},
+                    seconds=batch.seconds_per_step * key.horizon,
+                    labels={"task_name": self.task.name, "role": self.role, **labels},
+                )
+        return rows
 
 
 def plan_jobs(
     tasks: list[EvaluationTask], optimizer: OptimizerReference, config: EvaluationConfig
 ) -> list[CurveJob]:
-    """Returns every unit of an evaluation: per task the learned optimizer and each baseline."""
-    return [job for task in tasks for job in (_learned(task, optimizer, config), *_baselines(task, config))]
+    """Returns every job of an evaluation: per task the learned optimizer, its initialisation and each baseline."""
+    versions = data_versions(task.config for task in tasks)
+    return [
+        job
+        for task in tasks
+        for job in (*_learned(task, optimizer, config, versions), *_baselines(task, config, versions))
+    ]
 
 
 def plan_baselines(tasks: list[EvaluationTask], config: EvaluationConfig) -> list[CurveJob]:
-    """Returns the units of the baselines alone: what every later evaluation finds computed."""
-    return [job for task in tasks for job in _baselines(task, config)]
+    """Returns the jobs of the baselines alone: what every later evaluation finds computed."""
+    versions = data_versions(task.config for task in tasks)
+    return [job for task in tasks for job in _baselines(task, config, versions)]
 
 
 def compute_curves(
     jobs: list[CurveJob], session: Session, on_percent: Listener
 ) -> dict[tuple[str, str], CurveBatch]:
-    """Returns the curves by (task name, optimizer's name); computes those that are not stored."""
-    parts = {number: stored for number, job in enumerate(jobs) if (stored := _read(job, session)) is not None}
-    missing = [number for number in range(len(jobs)) if number not in parts]
+    """Returns the curves by (task name, optimizer's name); computes those that are not stored, and no others."""
+    parts: dict[int, CurveBatch] = {}
+    incomplete: dict[int, Rows] = {}
+    units: list[tuple[int, MissingCurves]] = []
+    planned: set[str] = set()
+    for number, job in enumerate(jobs):
+        rows = _stored(job, session)
+        if len(rows) == len(job.settings) * len(job.unit.seeds):
+            parts[number] = _batch(job, rows)
+        else:
+            incomplete[number] = rows
+            units += [(number, part) for part in _missing(job, rows, planned)]
     if parts:
         session.reporter.line(f"{len(parts)} of {len(jobs)} sets of curves were computed before")
-    with session.reporter.task("evaluating", len(jobs), done=len(parts)) as progress:
+    with session.reporter.task("evaluating", len(parts) + len(units), done=len(parts)) as progress:
         progress.listen(on_percent)
-        payloads = [(jobs[number].unit, jobs[number].settings) for number in missing]
-        for index, batch in session.pool.imap_unordered(curve_unit, payloads):
-            job = jobs[missing[index]]
-            _write(job, batch, session)
-            parts[missing[index]] = batch
-            progress.advance(note=f"{job.task.name}, {job.name}")
+        labels = curve_labels(workers_facts(session)) if units else {}
+        payloads = [jobs[number].payload(part) for number, part in units]
+        for index, batch in session.pool.imap_unordered(curve_unit_on_these_data, payloads):
+            number, part = units[index]
+            rows = jobs[number].rows(part, batch, labels)
+            for row in rows.values():
+                session.curves.append(row)
+            incomplete[number].update(rows)
+            progress.advance(note=f"{jobs[number].task.name}, {jobs[number].role}")
+    for number, rows in incomplete.items():
+        parts[number] = _batch(jobs[number], rows | _stored(jobs[number], session, besides=rows))
     return _joined(jobs, parts)
 
 
+def curve_unit_on_these_data(unit: CurveUnit, settings: tuple[Any, ...], data: dict[str, str]) -> CurveBatch:
+    """Computes one unit's curves on this worker, if its data are those that the curves are stored under.
+
+    Raises:
+      StorageError: If they are others.
+    """
+    require_data(unit.task, data)
+    return curve_unit(unit, settings)
+
+
+def _stored(job: CurveJob, session: Session, *, besides: Rows | None = None) -> Rows:
+    """Returns the curves of a job that are stored, undamaged; those of `besides` are not looked for."""
+    rows = {}
+    for place in ((setting, seed) for setting in range(len(job.settings)) for seed in job.unit.seeds):
+        if besides is None or place not in besides:
+            row = session.curves.get(job.key(*place))
+            if row is not None:
+                rows[place] = row
+    return rows
+
+
+def _missing(job: CurveJob, rows: Rows, planned: set[str]) -> list[MissingCurves]:
+    """Returns what is left of a job to compute; adds it to `planned`, the digests of what another job computes."""
+
+    def is_missing(setting: int, seed: int) -> bool:
+        digest = job.key(setting, seed).digest()
+        if (setting, seed) in rows or digest in planned:
+            return False
+        planned.add(digest)
+        return True
+
+    return missing_curves(len(job.settings), job.unit.seeds, is_missing)
+
+
+def _batch(job: CurveJob, rows: Rows) -> CurveBatch:
+    """Returns all curves of a job together."""
+    table = [[rows[setting, seed] for seed in job.unit.seeds] for setting in range(len(job.settings))]
+    first = table[0][0]
+    losses = {
+        split: np.stack([[row.losses[split] for row in each] for each in table]) for split in first.losses
+    }
+    seconds = [row.seconds / max(row.key.horizon, 1) for row in rows.values()]
+    return CurveBatch(first.step, losses, seconds_per_step=float(np.mean(seconds)))
+
+
 def _joined(jobs: list[CurveJob], parts: Mapping[int, CurveBatch]) -> dict[tuple[str, str], CurveBatch]:
-    """Puts the slices of a baseline's trials together, in the order of the jobs."""
+    """Puts the slices of a baseline's trials together, and the two learned ones, in the order of the jobs."""
     groups: dict[tuple[str, str], list[CurveBatch]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault((job.task.name, job.name), []).append(parts[number])
@@ -115,26 +212,43 @@ def _concatenate(batches: list[CurveBatch]) -> CurveBatch:
     )
 
 
-def _learned(task: EvaluationTask, optimizer: OptimizerReference, config: EvaluationConfig) -> CurveJob:
+def _learned(
+    task: EvaluationTask, optimizer: OptimizerReference, config: EvaluationConfig, versions: Mapping[str, str]
+) -> list[CurveJob]:
+    """Returns the candidate and its initialisation, apart: that one is the same for every checkpoint of a run."""
     initial = optimizer_fingerprint(optimizer.architecture, optimizer.initial_theta)
-    return CurveJob(
-        task=task,
-        name=LEARNED,
-        unit=_unit(task, optimizer.architecture, config, config.last_point),
-        settings=(optimizer.theta, optimizer.initial_theta),
-        identities=((optimizer.fingerprint, {}), (initial, {})),
-    )
-
-
-def _baselines(task: EvaluationTask, config: EvaluationConfig) -> list[CurveJob]:
     return [
-        _slice(task, config, trials, first)
+        CurveJob(
+            task=task,
+            name=LEARNED,
+            unit=_unit(task, optimizer.architecture, config, config.last_point),
+            settings=(theta,),
+            identities=((fingerprint, {}),),
+            data=_of_task(task, versions),
+            role=role,
+        )
+        for role, theta, fingerprint in (
+            (CANDIDATE, optimizer.theta, optimizer.fingerprint),
+            (INITIALISATION, optimizer.initial_theta, initial),
+        )
+    ]
+
+
+def _baselines(task: EvaluationTask, config: EvaluationConfig, versions: Mapping[str, str]) -> list[CurveJob]:
+    return [
+        _slice(task, config, trials, first, versions)
         for trials in config.trials
         for first in range(0, trials.num_trials, TRIALS_PER_UNIT)
     ]
 
 
-def _slice(task: EvaluationTask, config: EvaluationConfig, trials: Trials, first: int) -> CurveJob:
+def _slice(
+    task: EvaluationTask,
+    config: EvaluationConfig,
+    trials: Trials,
+    first: int,
+    versions: Mapping[str, str],
+) -> CurveJob:
     settings = trials.settings()[first : first + TRIALS_PER_UNIT]
     name = trials.baseline
     return CurveJob(
@@ -143,7 +257,13 @@ def _slice(task: EvaluationTask, config: EvaluationConfig, trials: Trials, first
         unit=_unit(task, baseline_json(name), config, config.num_intervals(name)),
         settings=settings,
         identities=tuple((name, hyperparameters(setting)) for setting in settings),
+        data=_of_task(task, versions),
+        role=name,
     )
+
+
+def _of_task(task: EvaluationTask, versions: Mapping[str, str]) -> dict[str, str]:
+    return {name: versions[name] for name in sorted(dataset_names(task.config)) if name in versions}
 
 
 def hyperparameters(setting: Setting) -> dict[str, Any]:
@@ -169,33 +289,3 @@ def _settings_at_once(task: EvaluationTask, num_seeds: int) -> int:
     """Returns how many settings one program trains together: as many as `MAX_NUMBERS` holds the parameters of."""
     num_params = max(task.config.approximate_cost()["num_params"], 1.0)
     return int(np.clip(MAX_NUMBERS / (num_params * num_seeds), 1, MAX_SETTINGS))
-
-
-def _read(job: CurveJob, session: Session) -> CurveBatch | None:
-    table: list[list[CurveRow]] = []
-    for setting in range(len(job.settings)):
-        rows = [session.curves.get(job.key(setting, seed)) for seed in job.unit.seeds]
-        found = [row for row in rows if row is not None]
-        if len(found) < len(rows):
-            return None
-        table.append(found)
-    first = table[0][0]
-    return CurveBatch(
-        step=first.step,
-        losses={
-            split: np.stack([[row.losses[split] for row in rows] for rows in table]) for split in first.losses
-        },
-        seconds_per_step=first.seconds / max(first.key.horizon, 1),
-    )
-
-
-def _write(job: CurveJob, batch: CurveBatch, session: Session) -> None:
-    names = [CANDIDATE, INITIALISATION] if job.name == LEARNED else [job.name] * len(job.settings)
-    for setting, name in enumerate(names):
-        for index, seed in enumerate(job.unit.seeds):
-            key = job.key(setting, seed)
-            losses = {split: values[setting, index] for split, values in batch.losses.items()}
-            labels = {"task_name": job.task.name, "role": name}
-            session.curves.append(
-                CurveRow(key, batch.step, losses, batch.seconds_per_step * key.horizon, labels)
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,8 @@ def export_curves(home: Path, path: Path) -> str:
     """Writes the curves of a workspace to `path`, which is replaced whole or not at all. Returns what was written.
 
     A row: task (fingerprint), task_name, optimizer (a baseline's name, or a fingerprint), role, hyperparameters
-    (JSON), horizon, seed, seconds (of the whole run), step (a list), and per split a list of losses.
+    (JSON), horizon, seed, seconds (of the whole run), data (JSON: version by name), curves_version (0: of before
+    versions), jax, optax and platform of its worker, step (a list), and per split a list of losses.
 
     Raises:
       ValueError: If the file would not be parquet.
@@ -26,14 +28,21 @@ def export_curves(home: Path, path: Path) -> str:
     if path.suffix != ".parquet":
         raise ValueError(f"`path` must end in .parquet, got {str(path)!r}")
     target = check_path(path, "an export")
-    rows = CurveStore(Workspace(home).curves).query()
+    rows, damaged = CurveStore(Workspace(home).curves).query_all()
     table = pa.Table.from_pylist([_record(row) for row in rows])
     partial = target.with_name(f".{target.name}.part")
     with explain_os_errors(target, "export the curves"):
         target.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, partial, compression="zstd")
         partial.replace(target)
-    return f"{len(rows)} curves in {target}"
+    return f"{len(rows)} curves in {target}{_left_out(damaged)}"
+
+
+def _left_out(damaged: Sequence[Path]) -> str:
+    if not damaged:
+        return ""
+    first = f"the first is `{damaged[0]}`"
+    return f"; {len(damaged)} damaged, left out: {first}. An evaluation that needs one computes it again"
 
 
 def _record(row: CurveRow) -> dict[str, object]:
@@ -46,6 +55,9 @@ def _record(row: CurveRow) -> dict[str, object]:
         "horizon": row.key.horizon,
         "seed": row.key.seed,
         "seconds": row.seconds,
+        "data": json.dumps(row.key.data, sort_keys=True),
+        "curves_version": row.key.version,
+        **{name: row.labels.get(name, "") for name in ("jax", "optax", "platform")},
         "step": row.step.tolist(),
         **{f"loss_{split}": values.tolist() for split, values in row.losses.items()},
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from curriculum.evaluation.curves import EVALUATION_SPLITS, CurveBatch
 from curriculum.evaluation.normalized_loss import LossRow, LossScale, fit_loss_scale, make_loss_row
+from curriculum.evaluation.speedup import seed_mean, tuned_index
 from curriculum.evaluation.summary import NORMALIZERS, EvaluationConfig, EvaluationSummary
 from flows.evaluation.curves import LEARNED
 from flows.evaluation.tables import headline_indices
@@ -19,15 +20,16 @@ Batches = Mapping[tuple[str, str], CurveBatch]
 
 
 class _Losses(NamedTuple):
-    """One optimizer's normalised final losses by split, [tasks, trials, seeds]."""
+    """One optimizer's normalised final losses by split, [tasks, trials]."""
 
     train: np.ndarray
     held_out_data: np.ndarray
+    num_seeds: int
 
     def row(self, name: str, num_trials: int, chosen: np.ndarray) -> LossRow:
         """Returns the row with the trial `chosen` for each task."""
-        tasks = np.arange(len(chosen))
-        return make_loss_row(name, num_trials, self.train[tasks, chosen], self.held_out_data[tasks, chosen])
+        train, other = (values[np.arange(len(chosen)), chosen] for values in (self.train, self.held_out_data))
+        return make_loss_row(name, num_trials, train, other, num_seeds=self.num_seeds)
 
 
 def loss_rows(
@@ -49,13 +51,17 @@ def loss_rows(
     rows = [learned.row(label, 1, first), learned.row(f"{label} before training", 1, first + 1)]
     for trials in config.trials:
         losses = _normalized(config, chosen, batches, trials.baseline, scales)
-        per_trial = losses.train.mean(axis=-1)
         if trials.num_trials == 1:
             rows.append(losses.row(trials.label, 1, first))
             continue
-        best_for_all = first + int(np.argmin(per_trial.mean(axis=0)))
+        best_for_all = first + int(np.argmin(losses.train.mean(axis=0)))
         rows.append(losses.row(f"global {trials.label.removeprefix('tuned ')}", 1, best_for_all))
-        best = np.argmin(per_trial, axis=1)
+        best = np.asarray(  # by the loss itself, where the bounds of the normalised one would make ties
+            [
+                tuned_index(batches[task.name, trials.baseline].losses["train"], config.last_point)
+                for task in chosen
+            ]
+        )
         rows.append(losses.row(f"per task {trials.label.removeprefix('tuned ')}", trials.num_trials, best))
     return tuple(sorted(rows, key=lambda row: row.train_median))
 
@@ -67,7 +73,7 @@ def _scales(
     names = NORMALIZERS[config.normalizer]
     return {
         (task.name, split): fit_loss_scale(
-            np.concatenate([batches[task.name, name].losses[split] for name in names])
+            np.concatenate([batches[task.name, name].losses[split] for name in names]), config.last_point
         )
         for task in tasks
         for split in EVALUATION_SPLITS
@@ -81,13 +87,9 @@ def _normalized(
     optimizer: str,
     scales: Mapping[tuple[str, Split], LossScale],
 ) -> _Losses:
-    by_split = (
-        np.stack(
-            [
-                scales[task.name, split](batches[task.name, optimizer].losses[split][:, :, config.last_point])
-                for task in tasks
-            ]
-        )
-        for split in EVALUATION_SPLITS
-    )
-    return _Losses(*by_split)
+    def of_task(task: EvaluationTask, split: Split) -> np.ndarray:
+        final = batches[task.name, optimizer].losses[split][:, :, config.last_point]
+        return scales[task.name, split](seed_mean(final))
+
+    train, other = (np.stack([of_task(task, split) for task in tasks]) for split in EVALUATION_SPLITS)
+    return _Losses(train, other, config.num_seeds)

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from curriculum.evaluation.summary import EvaluationSummary
 from flows.artifacts import ArtifactSpec
 from storage.errors import explain_os_errors
@@ -88,6 +90,8 @@ def find_evaluation(
 ) -> EvaluationRecord | None:
     """Returns an optimizer's evaluation with these settings, or its latest; None if there is none.
 
+    One recorded in another form, by an earlier version, counts as none: its numbers meant something else.
+
     Args:
       workspace: Where to look.
       optimizer: Fingerprint of architecture and weights.
@@ -95,12 +99,16 @@ def find_evaluation(
     """
     folder = _folder(workspace, optimizer)
     names = folder.glob("*.json") if settings is None else [folder / f"{settings}.json"]
-    found = [value for path in names if isinstance(value := read_json(path), dict)]
-    return _parsed(max(found, key=_order)) if found else None
+    values = [value for path in names if isinstance(value := read_json(path), dict)]
+    found = [record for value in values if (record := _readable(value)) is not None]
+    return max(found, key=lambda record: (record.asked_for, record.created), default=None)
 
 
-def _order(value: dict[str, Any]) -> tuple[bool, str]:
-    return bool(value["asked_for"]), str(value["created"])
+def _readable(value: dict[str, Any]) -> EvaluationRecord | None:
+    try:
+        return _parsed(value)
+    except ValidationError:
+        return None
 
 
 def _parsed(value: dict[str, Any]) -> EvaluationRecord:

@@ -148,7 +148,13 @@ def _task_report(
         chosen = result.result(name)
         curves.append(_curve(chosen, batches[task.name, name], chosen.trial, config))
     speedups = [
-        SpeedupReport(optimizer=entry.optimizer, baseline=config.normalizer, per_seed=entry.speedups)
+        SpeedupReport(
+            optimizer=entry.optimizer,
+            baseline=config.normalizer,
+            of_mean=entry.speedup,
+            per_seed=entry.seed_speedups,
+            num_diverged=int(np.sum(~np.isfinite(entry.final_losses))),
+        )
         for entry in result.results
         if entry.optimizer in (*_LEARNED_NAMES, *drawn) and entry.optimizer != config.normalizer
     ]

@@ -6,16 +6,38 @@ from typing import Any
 
 from curriculum.evaluation.summary import EvaluationConfig
 from flows.artifacts import ArtifactSpec
+from flows.evaluation.versions import CURVES_VERSION, data_versions
 from flows.optimizer_reference import OptimizerReference
 from flows.parameters import BaselinesParameters
 from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
 
-VERSION = 3
+VERSION = 4
+"""4: speed-ups of the mean loss over seeds, and normalised losses at the horizon."""
 
 
 def evaluation_tasks(parameters: BaselinesParameters) -> list[EvaluationTask]:
-    """Returns the tasks to compare on, set after set."""
-    return [task for name in parameters.evaluation_sets for task in get_evaluation_set(name)]
+    """Returns the tasks to compare on, set after set; one that is in several counts once, where it is first.
+
+    Raises:
+      ValueError: If two tasks of one name are not the same: results are found by name.
+    """
+    by_fingerprint: dict[str, EvaluationTask] = {}
+    by_name: dict[str, tuple[str, str]] = {}
+    for set_name in map(str, parameters.evaluation_sets):
+        for task in get_evaluation_set(set_name):
+            fingerprint = task.config.fingerprint()
+            if fingerprint in by_fingerprint:
+                continue
+            if task.name in by_name:
+                first, one = by_name[task.name]
+                raise ValueError(
+                    f"`evaluation_sets` must not have two tasks of one name, got two different ones named "
+                    f"{task.name!r}: {one} in {first!r} and {fingerprint} in {set_name!r}. Evaluate on one set "
+                    "at a time, or rename one of the tasks."
+                )
+            by_fingerprint[fingerprint] = task
+            by_name[task.name] = (set_name, fingerprint)
+    return list(by_fingerprint.values())
 
 
 def evaluation_config(parameters: BaselinesParameters) -> EvaluationConfig:
@@ -40,6 +62,8 @@ def evaluation_spec(
             "config": config.model_dump(mode="json"),
             "trials": [list(trials) for trials in config.trials],
             "tasks": [task.config.fingerprint() for task in tasks],
+            "data": data_versions(task.config for task in tasks),
+            "curves": CURVES_VERSION,
             "trained_on": _domains(optimizer),
             "clock": clock,
         },

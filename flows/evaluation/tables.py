@@ -9,7 +9,7 @@ import numpy as np
 from curriculum.evaluation.baseline_budgets import setting_text
 from curriculum.evaluation.comparison import (
     Row,
-    TrialSpeedups,
+    TrialLosses,
     best_of_all,
     best_of_rows,
     make_row,
@@ -35,7 +35,7 @@ BEST_OF = (
 
 CLOCK = (
     "Steps weighed with what they cost: one training alone on a core, the learned optimizer and Adam in turns in "
-    "one process, the fastest of six rounds of 100 steps."
+    "one process, the fastest of six rounds of 100 steps. The largest speed-up that can be seen is weighed with it."
 )
 
 
@@ -65,7 +65,7 @@ def build_tables(
       label: What the candidate is called.
     """
     chosen = [tasks[number] for number in headline_indices(summary)]
-    optimizers = trial_speedups(summary.config, chosen, batches)
+    optimizers = trial_losses(summary.config, chosen, batches)
     learned = [
         _learned_row(summary, CANDIDATE, label),
         _learned_row(summary, INITIALISATION, f"{label} before training"),
@@ -84,34 +84,28 @@ def build_tables(
     )
 
 
-def trial_speedups(
+def trial_losses(
     config: EvaluationConfig,
     tasks: Sequence[EvaluationTask],
     batches: Mapping[tuple[str, str], CurveBatch],
-) -> list[TrialSpeedups]:
-    """Returns every trial of every baseline on every task, as speed-ups over each task's normaliser."""
+) -> list[TrialLosses]:
+    """Returns every trial of every baseline on every task, with each task's normaliser."""
     curves = {
         task.name: {trials.baseline: batches[task.name, trials.baseline] for trials in config.trials}
         for task in tasks
     }
-    normalizers = {name: task_normalizer(config, of_task) for name, of_task in curves.items()}
+    normalizers = tuple(task_normalizer(config, curves[task.name]) for task in tasks)
     found = []
     for trials in config.trials:
         losses = np.stack(
             [curves[task.name][trials.baseline].losses["train"][:, :, config.last_point] for task in tasks]
         )
-        speedups = np.stack(
-            [
-                normalizers[task.name].speedup(final, config.horizon)
-                for task, final in zip(tasks, losses, strict=True)
-            ]
-        )
         settings = tuple(setting_text(trials, number) for number in range(trials.num_trials))
-        found.append(TrialSpeedups(trials.baseline, trials.label, settings, speedups, losses))
+        found.append(TrialLosses(trials.baseline, trials.label, settings, losses, normalizers))
     return found
 
 
-def _aggregates(optimizers: Sequence[TrialSpeedups]) -> list[Row]:
+def _aggregates(optimizers: Sequence[TrialLosses]) -> list[Row]:
     """Returns the best of all Shampoos, of all others with a learning rate to tune, and of everything."""
     groups = {
         "best of every Shampoo": [o for o in optimizers if o.name in SHAMPOOS],
@@ -125,15 +119,15 @@ def _aggregates(optimizers: Sequence[TrialSpeedups]) -> list[Row]:
 
 def _clock_rows(summary: EvaluationSummary, label: str) -> tuple[Row, ...]:
     """Returns the candidate's rows in steps and by the clock; none where the clock was not read."""
-    scores = summary.clock_scores(CANDIDATE)
-    if scores is None:
+    speedups = summary.clock_speedups(CANDIDATE)
+    if speedups is None:
         return ()
-    by_clock = make_row(f"{label}, by the clock", 1, scores[headline_indices(summary)])
+    by_clock = make_row(f"{label}, by the clock", 1, speedups.at(headline_indices(summary)))
     return (_learned_row(summary, CANDIDATE, f"{label}, in steps"), by_clock)
 
 
 def _learned_row(summary: EvaluationSummary, optimizer: str, label: str) -> Row:
-    return make_row(label, 1, summary.scores(optimizer)[headline_indices(summary)])
+    return make_row(label, 1, summary.speedups(optimizer).at(headline_indices(summary)))
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:

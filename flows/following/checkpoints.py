@@ -15,22 +15,21 @@ Interrupted in any way, points that are there stay, and curves that are there ar
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+import functools
 
-import numpy as np
-
-from curriculum.evaluation.curves import CurveBatch
-from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationConfig
+from curriculum.evaluation.summary import EvaluationConfig
 from curriculum.evaluation.tracks import TrackValues, track_values
 from curriculum.gates import Gate
-from flows.evaluation.curves import LEARNED, CurveJob, compute_curves, plan_jobs
+from flows.artifacts import fingerprint_of
+from flows.evaluation.curves import compute_curves, plan_jobs
 from flows.evaluation.records import (
     EvaluationRecord,
     find_evaluation,
     record_evaluation,
     settings_fingerprint,
 )
-from flows.evaluation.report import Batches, build_summary
+from flows.evaluation.report import build_summary
 from flows.evaluation.settings import evaluation_spec
 from flows.following.followed_run import held
 from flows.following.tracks import TrackFile
@@ -40,8 +39,8 @@ from flows.promotion.history import PromotionEvent
 from flows.reporting import TrackPoint, TrackReport, track_png
 from flows.session import Session
 from storage.checkpoints import CheckpointInfo, load_checkpoint
-from storage.errors import CorruptCheckpointError, StorageError, explain_os_errors
-from storage.model_registry import CHAMPION
+from storage.errors import AliasMovedError, CorruptCheckpointError, StorageError, explain_os_errors
+from storage.model_registry import ABSENT, CHAMPION, Expected
 from storage.registry_reading import DEFAULT_MODEL
 from storage.tracking import Run
 from task_generator.evaluation_set import EvaluationTask
@@ -71,6 +70,9 @@ class Follower:
     ) -> None:
         self.run, self._tasks, self._config, self._gate = run, tasks, config, gate
         self._set_name, self._session = set_name, session
+        self._digest = fingerprint_of(
+            [[task.config.fingerprint() for task in tasks], config.model_dump(mode="json")]
+        )
         self._left_out: set[int] = set()
         self._track: TrackFile | None = None
         self._tracked: Run | None = None
@@ -92,7 +94,7 @@ class Follower:
         if not waiting:
             return False
         info = waiting[-1]
-        with held(info, self._session.checkpoints):
+        with held(info, self._session.checkpoints, self._digest):
             optimizer = self._resolve(info)
             if optimizer is None:
                 self._left_out.add(info.outer_step)
@@ -163,15 +165,12 @@ class Follower:
         found = find_evaluation(workspace, optimizer.fingerprint, settings=settings_fingerprint(spec))
         if found is not None:
             return found
-        jobs = [part for job in plan_jobs(self._tasks, optimizer, self._config) for part in _parts(job)]
-        if self.report is not None and self.report.points:
-            with (
-                self._session.quietly()
-            ):  # the first one takes long: that of the others is a line of the table
-                batches = compute_curves(jobs, self._session, lambda _: None)
-        else:
+        jobs = plan_jobs(self._tasks, optimizer, self._config)
+        is_first = self.report is None or not self.report.points
+        # The first one takes long: that of the others is a line of the table.
+        with contextlib.nullcontext() if is_first else self._session.quietly():
             batches = compute_curves(jobs, self._session, lambda _: None)
-        summary = build_summary(self._tasks, _joined(batches), self._config, optimizer.trained_on)
+        summary = build_summary(self._tasks, batches, self._config, optimizer.trained_on)
         return record_evaluation(
             workspace, optimizer.fingerprint, spec, summary.model_dump(mode="json"), asked_for=False
         )
@@ -183,18 +182,32 @@ class Follower:
         info: CheckpointInfo,
         gate: Gate,
     ) -> PromotionEvent:
-        """Asks the gate, with the champion evaluated on the same tasks first."""
+        """Asks the gate, with the champion evaluated on the same tasks first; again, if it is another by then."""
         session, tracked = self._session, self._tracked
         assert tracked is not None  # the track is open
-        if CHAMPION in session.registry.aliases(DEFAULT_MODEL):
-            self._evaluate(resolve_optimizer(CHAMPION, session))
+        tags = {"run_name": self.run, "step": "follow"}
+        register = functools.cache(  # once, however often the gate is asked
+            lambda: session.registry.register(DEFAULT_MODEL, info, tracked.run_id, tags)
+        )
+        while True:
+            champion = self._evaluated_champion()
+            try:
+                with session.quietly():
+                    return consider(
+                        optimizer, evaluation, gate, session, register=register, champion=champion
+                    )
+            except AliasMovedError:
+                session.reporter.line(
+                    f"outer step {info.outer_step}: another champion meanwhile; asked again"
+                )
 
-        def register() -> int:
-            tags = {"run_name": self.run, "step": "follow"}
-            return session.registry.register(DEFAULT_MODEL, info, tracked.run_id, tags)
-
-        with session.quietly():
-            return consider(optimizer, evaluation, gate, session, register=register)
+    def _evaluated_champion(self) -> Expected:
+        """Returns who is champion, evaluated as the checkpoints are."""
+        version = self._session.registry.aliases(DEFAULT_MODEL).get(CHAMPION)
+        if version is None:
+            return ABSENT
+        self._evaluate(resolve_optimizer(f"models:/{DEFAULT_MODEL}/{version}", self._session))
+        return version
 
     def _add(
         self, track: TrackFile, info: CheckpointInfo, values: TrackValues, event: PromotionEvent | None
@@ -232,27 +245,3 @@ class Follower:
         values = "".join(f"{value:>7.2f}×" for _, value in point.percentiles)
         row = f"{point.outer_step:>10}{values}{point.interquartile_mean:>7.2f}×{point.num_diverged:>10}"
         self._session.reporter.line(f"{row}  {point.decision}".rstrip(), whole=True)
-
-
-def _parts(job: CurveJob) -> list[CurveJob]:
-    """Returns a learned optimizer's job as two: the initialisation is the same for every checkpoint of a run."""
-    if job.name != LEARNED:
-        return [job]
-    names = (CANDIDATE, INITIALISATION)
-    return [
-        replace(
-            job, name=name, settings=job.settings[row : row + 1], identities=job.identities[row : row + 1]
-        )
-        for row, name in enumerate(names)
-    ]
-
-
-def _joined(batches: Batches) -> Batches:
-    """Returns the curves with the two parts of each learned job as one again."""
-    joined = {key: batch for key, batch in batches.items() if key[1] not in (CANDIDATE, INITIALISATION)}
-    for task, name in batches:
-        if name == CANDIDATE:
-            one, other = batches[task, CANDIDATE], batches[task, INITIALISATION]
-            losses = {s: np.concatenate([one.losses[s], other.losses[s]]) for s in one.losses}
-            joined[task, LEARNED] = CurveBatch(one.step, losses, one.seconds_per_step)
-    return joined

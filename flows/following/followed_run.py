@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from flows.session import Session
 from flows.training.control_records import running
 from lopt.registry import UnknownNameError, unknown_name_message
-from storage.checkpoints import CheckpointInfo, CheckpointStore
+from storage.checkpoints import CheckpointInfo, CheckpointStore, process_owner
 
 OWNER = "follow"
 
@@ -49,10 +49,17 @@ def is_running(run: str, session: Session) -> bool:
 
 
 @contextlib.contextmanager
-def held(info: CheckpointInfo, store: CheckpointStore) -> Iterator[None]:
-    """Keeps a checkpoint from being pruned while the context is open."""
-    store.pin(info, OWNER)
+def held(info: CheckpointInfo, store: CheckpointStore, settings: str) -> Iterator[None]:
+    """Keeps a checkpoint from being pruned while the context is open; a process that is killed in it keeps nothing.
+
+    Args:
+      info: Which one.
+      store: Whose.
+      settings: Fingerprint of what it is evaluated on, and how: two that follow one run have a pin each.
+    """
+    owner = process_owner(f"{OWNER}-{settings[:8]}")
+    store.pin(info, owner)
     try:
         yield
     finally:
-        store.unpin(info, OWNER)
+        store.unpin(info, owner)

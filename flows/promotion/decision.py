@@ -13,7 +13,7 @@ from flows.optimizer_reference import OptimizerReference, resolve_optimizer
 from flows.promotion.history import PromotionEvent, made_champion
 from flows.promotion.record import ChampionRecord, champion_record
 from flows.session import Session
-from storage.model_registry import CHAMPION
+from storage.model_registry import CHAMPION, Expected, require_champion
 from storage.registry_reading import DEFAULT_MODEL
 
 OTHERWISE = (
@@ -29,11 +29,12 @@ def consider(
     session: Session,
     *,
     register: Callable[[], int] | None = None,
+    champion: Expected = None,
 ) -> PromotionEvent:
     """Decides on a candidate, and makes it the champion if every condition is met. Returns what was decided.
 
     A champion that asks again gets the decision that made it the champion; so does a candidate that was refused
-    last, if nothing has changed. Who was rolled back isn't promoted again on the same evaluation.
+    last, if nothing has changed. Who was rolled back isn't promoted again on the same tasks and settings.
 
     Args:
       candidate: Who asks.
@@ -41,21 +42,24 @@ def consider(
       gate: The conditions.
       session: Whose registry and record.
       register: Registers the candidate if it is to be promoted and has no version. Its refusal is not recorded.
+      champion: The version that was evaluated for this, if any was; `ABSENT`: there was none.
 
     Raises:
+      AliasMovedError: If another one is champion by now.
       StepIncompleteError: If the champion was never evaluated: nothing could be compared.
     """
     with champion_record(session) as record:
         before = session.registry.aliases(DEFAULT_MODEL).get(CHAMPION)
-        champion = None if before is None else resolve_optimizer(CHAMPION, session)
-        if champion is not None and champion.fingerprint == candidate.fingerprint:
+        require_champion(before, champion)
+        current = None if before is None else resolve_optimizer(CHAMPION, session)
+        if current is not None and current.fingerprint == candidate.fingerprint:
             session.reporter.line("decided before: it is the champion")
             return _made_before(candidate, before, record)
-        alike = None if champion is None else _evaluation_alike(champion, evaluation, session)
-        rolled_back = rolled_back_reason(record.events(), candidate.fingerprint, evaluation.fingerprint)
+        alike = None if current is None else _evaluation_alike(current, evaluation, session)
+        rolled_back = rolled_back_reason(record.events(), evaluation)
         if rolled_back is not None:
             decision = _refusal(gate, rolled_back)
-        elif champion is not None and alike is None:
+        elif current is not None and alike is None:
             decision = _refusal(gate, OTHERWISE)
         else:
             decision = decide(evaluation.summary, None if alike is None else alike.summary, gate)
@@ -74,6 +78,7 @@ def consider(
             gate_fingerprint=gate.fingerprint(),
             checks=decision.checks,
             evaluation=evaluation.fingerprint,
+            settings=evaluation.settings,
             champion_evaluation="" if alike is None else alike.fingerprint,
         )
         return _recorded(event, record, session, evaluation, alike)
@@ -107,25 +112,24 @@ def _evaluation_alike(
     return alike
 
 
-def rolled_back_reason(events: Sequence[PromotionEvent], optimizer: str, evaluation: str) -> str | None:
+def rolled_back_reason(events: Sequence[PromotionEvent], evaluation: EvaluationRecord) -> str | None:
     """Returns why an optimizer may not be promoted again: somebody rolled it back, and nothing new is known of it.
 
     Args:
       events: The record, the oldest first.
-      optimizer: Fingerprint of the optimizer that asks.
-      evaluation: Fingerprint of the evaluation that it asks with.
+      evaluation: What it asks with.
     """
     for place in range(len(events) - 1, -1, -1):
         event = events[place]
         if event.kind == "rolled back" and event.from_version is not None:
             made = made_champion(events[:place], event.model, event.from_version)
-            if made is not None and (made.optimizer, made.evaluation) == (optimizer, evaluation):
+            if made is not None and made.rests_on(evaluation):
                 why = f" ({event.reason})" if event.reason else ""
                 return (
-                    f"version {made.version} was promoted on this evaluation and rolled back{why}: evaluate it on "
-                    f"other tasks or settings, or go back to it with `keirin rollback --to {made.version}`"
+                    f"version {made.version} was promoted on these tasks and settings and rolled back{why}: "
+                    f"evaluate it on others, or go back to it with `keirin rollback --to {made.version}`"
                 )
-        if event.kind != "refused" and event.optimizer == optimizer:
+        if event.kind != "refused" and event.optimizer == evaluation.optimizer:
             return None  # promoted, or gone back to, since
     return None
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curriculum.gates import GateCheck
+from flows.evaluation.records import EvaluationRecord
 from lopt.config import FrozenConfig
 from storage.promotion_log import PromotionLog
 from storage.workspace import Workspace
@@ -42,6 +43,9 @@ class PromotionEvent(FrozenConfig):
     """Why somebody rolled back, in their words."""
     evaluation: str = ""
     """Fingerprint of the candidate's evaluation, that of its artifact."""
+    settings: str = ""
+    """Fingerprint of what it was evaluated on, and how: the tasks and settings that comparisons share, the clock no
+    part of them. Empty in entries of earlier versions."""
     champion_evaluation: str = ""
     """The same of the champion it was compared with."""
     run_id: str = ""
@@ -53,6 +57,15 @@ class PromotionEvent(FrozenConfig):
         return self.kind == other.kind == "refused" and all(
             getattr(self, n) == getattr(other, n) for n in names
         )
+
+    def rests_on(self, evaluation: EvaluationRecord) -> bool:
+        """Whether it was decided on this optimizer, evaluated on these tasks with these settings."""
+        same = (
+            self.settings == evaluation.settings
+            if self.settings
+            else self.evaluation == evaluation.fingerprint  # an entry of an earlier version
+        )
+        return same and self.optimizer == evaluation.optimizer
 
 
 class NumberedEvent(FrozenConfig):

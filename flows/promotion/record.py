@@ -18,6 +18,7 @@ from flows.evaluation.records import EvaluationRecord
 from flows.promotion.history import PromotionEvent
 from flows.session import Session
 from storage.errors import StorageError
+from storage.model_registry import ABSENT
 from storage.promotion_log import PromotionLog
 from storage.tracking import Run
 
@@ -96,6 +97,7 @@ def _mover(session: Session) -> Callable[[dict[str, Any]], None]:
     def move(entry: dict[str, Any]) -> None:
         event = PromotionEvent.model_validate(entry)
         if event.to_version is not None and event.to_version != event.from_version:
-            session.registry.promote(event.model, event.to_version, expected=event.from_version)
+            expected = ABSENT if event.from_version is None else event.from_version
+            session.registry.promote(event.model, event.to_version, expected=expected)
 
     return move

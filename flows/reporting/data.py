@@ -10,26 +10,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from curriculum.evaluation.comparison import Row
 from curriculum.evaluation.normalized_loss import LossRow
-from lopt.config import FrozenConfig
+from flows.reporting.report_model import EndOfInterval, ReportModel, require_equal_lengths
 
 Role = Literal["candidate", "initialisation", "baseline"]
-
-
-class ReportModel(FrozenConfig):
-    """A part of a report. NaN and infinities survive the JSON round trip as strings."""
-
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-
-
-def _require_equal_lengths(owner: str, **columns: tuple[object, ...]) -> None:
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ValueError(f"columns of {owner} must be equally long: {listed}.")
 
 
 class MachineReport(ReportModel):
@@ -80,7 +67,7 @@ class PhaseReport(ReportModel):
 
     @model_validator(mode="after")
     def _columns_match(self) -> PhaseReport:
-        _require_equal_lengths(f"phase {self.name!r}", outer_step=self.outer_step, meta_loss=self.meta_loss)
+        require_equal_lengths(f"phase {self.name!r}", outer_step=self.outer_step, meta_loss=self.meta_loss)
         return self
 
 
@@ -181,19 +168,24 @@ class OptimizerCurve(ReportModel):
     @model_validator(mode="after")
     def _columns_match(self) -> OptimizerCurve:
         columns = {"steps": self.steps, "mean": self.mean, "low": self.low, "high": self.high}
-        _require_equal_lengths(f"the curve of {self.optimizer!r}", **columns)
+        require_equal_lengths(f"the curve of {self.optimizer!r}", **columns)
         return self
 
 
 class SpeedupReport(ReportModel):
-    """How many times longer `baseline` needs to reach the final loss of `optimizer`; one value per seed.
+    """How many times longer `baseline` needs to reach the final loss of `optimizer`.
 
-    0 or NaN says that the optimizer diverged. Values at `EvaluationReport.max_speedup` mean "at least".
+    0 says that a seed diverged, or that the loss ended no lower than it started. Values at
+    `EvaluationReport.max_speedup` mean "at least".
     """
 
     optimizer: str
     baseline: str
+    of_mean: float
+    """Of the mean of the losses over seeds: what is said of the task."""
     per_seed: tuple[float, ...] = Field(min_length=1)
+    """Of each seed, over the baseline with that seed: how seeds differ."""
+    num_diverged: int = Field(0, ge=0, description="Seeds that ended with a loss that is not finite.")
 
 
 class TaskReport(ReportModel):
@@ -286,9 +278,9 @@ class TrackPoint(ReportModel):
     percentiles: tuple[tuple[int, float], ...]
     """Pairs (percentile over tasks, speed-up): the 10th is exceeded on nine of ten tasks."""
     interquartile_mean: float
-    low: float
-    high: float
-    """Ends of its 95 % interval over seeds."""
+    low: EndOfInterval
+    high: EndOfInterval
+    """Ends of its 95 % interval over seeds; None with one seed."""
     num_diverged: int = Field(ge=0, description="Tasks on which a seed diverged.")
     decision: str = ""
     """What a gate said of it: promoted, refused; empty where none was asked."""

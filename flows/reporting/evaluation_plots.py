@@ -9,25 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from flows.reporting.data import EvaluationReport, OptimizerCurve, OptimizerInfo, ReportData, TaskReport
-from flows.reporting.formatting import count_text, times_text
+from flows.reporting.formatting import count_text, plural
 from flows.reporting.statistics import headline_tasks, task_speedup
 from flows.reporting.themes import LIGHT, Theme, add_heading, log_axis, new_figure, strokes, to_png
 from flows.reporting.training_plots import add_legend
 
 _FLOOR = 0.05
-"""Where a diverged task (speed-up 0) is drawn on the logarithmic axis."""
+"""Where a task with a speed-up of 0 is drawn on the logarithmic axis."""
 
 
 def draw_speedup_cdf(axes: Axes, evaluation: EvaluationReport, baseline: str, theme: Theme) -> None:
     """Draws, as VeLO's Figure 1 does, on what share of tasks each optimizer is at least that much faster.
 
-    Each held-out task enters with the median over its seeds; the dots are the tasks. A task at the largest
+    Each held-out task enters with the speed-up of its mean loss; the dots are the tasks. A task at the largest
     measurable speed-up is drawn as a triangle: the baseline never got there.
     """
     stroke_of, shown = strokes(evaluation.optimizers), []
     for info in evaluation.optimizers:
         found = [task_speedup(evaluation, task, info.name, baseline) for task in headline_tasks(evaluation)]
-        values = sorted((max(s.median, _FLOOR) for s in found if s is not None), reverse=True)
+        values = sorted((max(s.value, _FLOOR) for s in found if s is not None), reverse=True)
         if not values or info.name == baseline:
             continue
         shown += values
@@ -166,9 +166,9 @@ def learning_curves_png(data: ReportData) -> bytes:
         summary = baselines and task_speedup(evaluation, task, candidate, baselines[0].name)
         if summary:
             colour = LIGHT.good if summary.verdict == "win" else LIGHT.bad
-            text = times_text(summary.median, at_least=summary.is_capped)
-            if summary.num_diverged and summary.verdict != "diverged":
-                text += f" ({summary.num_diverged} of {summary.num_seeds} diverged)"
+            text = summary.text
+            if summary.num_diverged:
+                text += f" ({summary.num_diverged} of {plural(summary.num_seeds, 'seed')})"
             axes.set_title(text, loc="right", color=colour, fontsize=9.5, fontweight="bold")
     for axes in panels[len(evaluation.tasks) :]:
         axes.set_visible(False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 DASH = "–"
+NO_BETTER = "no better than the start"
+"""A speed-up of 0 with a finite loss."""
 
 
 def loss_text(value: float | None) -> str:
@@ -17,11 +19,13 @@ def loss_text(value: float | None) -> str:
 
 
 def times_text(value: float | None, *, at_least: bool = False) -> str:
-    """A ratio: 1.34×, 12×, ≥ 10×; "diverged" for 0."""
+    """A ratio: 1.34×, 12×, ≥ 10×; in words what has no ratio."""
     if value is None:
         return DASH
-    if not math.isfinite(value) or value <= 0.0:
+    if not math.isfinite(value):
         return "diverged"
+    if value <= 0.0:
+        return NO_BETTER
     digits = 2 if value < 10.0 else 0
     return ("≥ " if at_least else "") + f"{value:.{digits}f}×"
 

@@ -17,7 +17,7 @@ from flows.reporting.evaluation_plots import compared_baselines, draw_learning_c
 from flows.reporting.formatting import count_text, percent_text, plural, seconds_text, times_text
 from flows.reporting.runtime_plots import draw_accepted, draw_runtime_model, families_figure
 from flows.reporting.statistics import headline_tasks
-from flows.reporting.table_views import table_views
+from flows.reporting.table_views import table_views, tables_lead
 from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
 from flows.reporting.track_plots import draw_tracks, track_sentence
 from flows.reporting.training_plots import add_legend, draw_phase
@@ -73,6 +73,7 @@ def render_html(data: ReportData) -> str:
         legend=_legend(data.evaluation),
         cdfs=_cdf_plots(data.evaluation),
         tables=table_views(data.evaluation) if data.evaluation else [],
+        tables_lead=tables_lead(data.evaluation) if data.evaluation and data.evaluation.baselines else "",
         phases=[(phase, _phase_plot(phase, n), phase_facts(phase)) for n, phase in enumerate(data.phases)],
         phase_sentence=phase_sentence,
         tracks=_track_plots(data),

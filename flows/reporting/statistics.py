@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from statistics import fmean, linear_regression, median
 from typing import Literal, NamedTuple
 
-from flows.reporting.data import EvaluationReport, TaskReport
+from flows.reporting.data import EvaluationReport, SpeedupReport, TaskReport
+from flows.reporting.formatting import NO_BETTER, times_text
 
 Verdict = Literal["win", "even", "loss", "diverged"]
 
 
 class SpeedupSummary(NamedTuple):
-    """The speed-up on one task over its seeds; a diverged seed counts as 0."""
+    """The speed-up on one task: of the mean loss over seeds, and from the slowest seed to the fastest."""
 
-    median: float
+    value: float
     low: float
     high: float
     num_seeds: int
@@ -24,39 +25,61 @@ class SpeedupSummary(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Win above 1, loss below 1, by the median seed; "diverged" if the median seed did."""
-        if self.median == 0.0:
+        """Win above 1, loss below 1; "diverged" if a seed did."""
+        if self.num_diverged:
             return "diverged"
-        if self.median == 1.0:
+        if self.value == 1.0:
             return "even"
-        return "win" if self.median > 1.0 else "loss"
+        return "win" if self.value > 1.0 else "loss"
+
+    @property
+    def text(self) -> str:
+        """The value in words."""
+        return "diverged" if self.num_diverged else times_text(self.value, at_least=self.is_capped)
 
 
 class AggregateSpeedup(NamedTuple):
-    """Speed-ups over one baseline, aggregated over tasks (each task: median over its seeds)."""
+    """Speed-ups over one baseline, aggregated over tasks."""
 
     median: float
-    worst: float
-    best: float
+    worst: SpeedupSummary
+    best: SpeedupSummary
     num_tasks: int
     num_seeds: int
     num_wins: int
     num_losses: int
+    num_zero: int
+    """Tasks with a speed-up of 0."""
+    num_diverged: int
+    """Those of them on which a seed diverged."""
     is_capped: bool
+    """Whether the median rests on a task at the cap, and so is at least that."""
+
+    @property
+    def text(self) -> str:
+        """The median in words."""
+        if self.median > 0.0:
+            return times_text(self.median, at_least=self.is_capped)
+        if self.num_diverged == 0:
+            return NO_BETTER
+        return "diverged" if self.num_diverged == self.num_zero else f"diverged or {NO_BETTER}"
 
 
-def summarize_speedup(per_seed: Sequence[float], *, max_speedup: float) -> SpeedupSummary:
+def summarize_speedup(found: SpeedupReport, *, max_speedup: float) -> SpeedupSummary:
     """Summarises one task's speed-ups.
 
     Args:
-      per_seed: One value per seed; 0 or NaN where the optimizer diverged.
-      max_speedup: What the baselines ran long enough to show; a median there means "at least".
+      found: What was measured.
+      max_speedup: What the baselines ran long enough to show; a value there means "at least".
     """
-    values = [min(value, max_speedup) if value > 0.0 else 0.0 for value in per_seed]
-    middle = median(values)
-    num_diverged = sum(value == 0.0 for value in values)
-    capped = middle >= max_speedup
-    return SpeedupSummary(middle, min(values), max(values), len(values), num_diverged, capped)
+
+    def shown(value: float) -> float:
+        return min(value, max_speedup) if value > 0.0 else 0.0
+
+    value, values = shown(found.of_mean), [shown(value) for value in found.per_seed]
+    return SpeedupSummary(
+        value, min(values), max(values), len(values), found.num_diverged, value >= max_speedup
+    )
 
 
 def task_speedup(
@@ -64,9 +87,7 @@ def task_speedup(
 ) -> SpeedupSummary | None:
     """Returns the summary for one task, or None where this pair was not measured."""
     found = task.speedup(optimizer, baseline)
-    if found is None:
-        return None
-    return summarize_speedup(found.per_seed, max_speedup=evaluation.max_speedup)
+    return None if found is None else summarize_speedup(found, max_speedup=evaluation.max_speedup)
 
 
 def headline_tasks(evaluation: EvaluationReport) -> tuple[TaskReport, ...]:
@@ -80,19 +101,21 @@ def aggregate_speedup(
 ) -> AggregateSpeedup | None:
     """Aggregates over those of `tasks` on which the pair was measured; None if there is none."""
     measured = [task_speedup(evaluation, task, optimizer, baseline) for task in tasks]
-    summaries = [summary for summary in measured if summary is not None]
+    summaries = sorted((s for s in measured if s is not None), key=lambda s: (s.value, -s.num_diverged))
     if not summaries:
         return None
-    medians = [summary.median for summary in summaries]
+    middle = median(s.value for s in summaries)
     return AggregateSpeedup(
-        median=median(medians),
-        worst=min(medians),
-        best=max(medians),
-        num_tasks=len(medians),
-        num_seeds=min(summary.num_seeds for summary in summaries),
-        num_wins=sum(summary.verdict == "win" for summary in summaries),
-        num_losses=sum(summary.verdict in ("loss", "diverged") for summary in summaries),
-        is_capped=median(medians) >= evaluation.max_speedup,
+        median=middle,
+        worst=summaries[0],
+        best=summaries[-1],
+        num_tasks=len(summaries),
+        num_seeds=min(s.num_seeds for s in summaries),
+        num_wins=sum(s.verdict == "win" for s in summaries),
+        num_losses=sum(s.verdict in ("loss", "diverged") for s in summaries),
+        num_zero=sum(s.value == 0.0 for s in summaries),
+        num_diverged=sum(s.num_diverged > 0 for s in summaries),
+        is_capped=median(math.inf if s.is_capped else s.value for s in summaries) != middle,
     )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from curriculum.evaluation.comparison import Row
+from curriculum.evaluation.comparison import MAX_COST, MAX_SPEEDUP, QUANTILES, Row, quantile_name
 from flows.reporting.data import EvaluationReport, TaskReport
-from flows.reporting.formatting import count_text, percent_text, plural, times_text
-from flows.reporting.statistics import headline_tasks, task_speedup
+from flows.reporting.formatting import DASH, NO_BETTER, count_text, percent_text, plural, times_text
+from flows.reporting.statistics import aggregate_speedup, headline_tasks
 
 COLUMNS = (
     "trainings per task",
@@ -23,8 +22,10 @@ COLUMNS = (
     "25 %",
     "50 %",
     "75 %",
-    "tasks ≥ 2×",
-    "failed runs",
+    "share of tasks ≥ 2× the normaliser",
+    "tasks at the cap",
+    f"tasks {NO_BETTER}",
+    "diverged runs",
 )
 """After the name: the last of the quantiles is the best quarter's threshold."""
 
@@ -66,20 +67,43 @@ def table_views(evaluation: EvaluationReport) -> list[TableView]:
     return [view for view in views if view.rows]
 
 
-def _cells(name: str, row: Row) -> tuple[str, ...]:
-    def interval(ends: tuple[float, float]) -> str:
-        return f"{_times(ends[0])} to {_times(ends[1])}"
+def tables_lead(evaluation: EvaluationReport) -> str:
+    """Returns what is the same in all tables of speed-ups: over whom, how far one can see, how to read them."""
+    label, cap = evaluation.baselines[0].label, times_text(evaluation.max_speedup)
+    clips = f"costs above {MAX_COST:g}"
+    if evaluation.max_speedup > MAX_SPEEDUP:
+        clips = f"values above {MAX_SPEEDUP:g}× (mean) and {clips}"
+    return (
+        f"Speed-ups in steps over the normaliser, {label}: 1× is as fast. It ran {cap} as long, so no larger one "
+        'can be seen: "≥" stands before what rests on a task at that cap, "≤" before such a cost. Mean cost is the '
+        f"mean of 1 / speed-up; {clips} are clipped per task, as in VeLO's tables. Columns in per cent are "
+        "quantiles over tasks. Many rows are compared here: of twenty equal optimizers the best would still look "
+        "better than the rest, so look at the intervals."
+    )
 
+
+def _cells(name: str, row: Row) -> tuple[str, ...]:
+    def times(value: float, statistic: str) -> str:
+        return f"{'≥ ' if statistic in row.bounds else ''}{_times(value)}"
+
+    def interval(ends: tuple[float, float] | None, statistic: str) -> str:
+        if ends is None:
+            return DASH
+        return f"{times(ends[0], f'{statistic} low')} to {times(ends[1], f'{statistic} high')}"
+
+    quantiles = zip(row.quantiles, QUANTILES, strict=True)
     return (
         name,
         count_text(row.num_trials),
-        _times(row.iqm),
-        interval(row.iqm_over_seeds),
-        interval(row.iqm_over_tasks),
-        _times(row.mean_speedup),
-        f"{row.mean_cost:.2f}",
-        *(_times(value) for value in row.quantiles),
-        percent_text(row.share_twice),
+        times(row.iqm, "iqm"),
+        interval(row.iqm_over_seeds, "iqm_over_seeds"),
+        interval(row.iqm_over_tasks, "iqm_over_tasks"),
+        times(row.mean_speedup, "mean_speedup"),
+        f"{'≤ ' if 'mean_cost' in row.bounds else ''}{row.mean_cost:.2f}",
+        *(times(value, quantile_name(quantile)) for value, quantile in quantiles),
+        f"{'≥ ' if 'share_twice' in row.bounds else ''}{percent_text(row.share_twice)}",
+        f"{row.num_capped} of {row.num_tasks}",
+        f"{row.num_no_better} of {row.num_tasks}",
         f"{row.num_diverged} of {row.num_tasks * row.num_seeds}",
     )
 
@@ -97,8 +121,9 @@ def _count(rows: Sequence[Row]) -> str:
 def _losses(evaluation: EvaluationReport) -> TableView:
     rows = evaluation.losses
     note = (
-        "0 is the best that the normaliser ever reached, 1 is where training began (Metz et al. 2020, App. E). "
-        'Trials are chosen by training loss; "global" is one setting for all tasks. '
+        f"0 is the normaliser's own loss after {count_text(evaluation.horizon)} steps, 1 is where training began, "
+        "−1 the least that counts (after Metz et al. 2020, App. E; docs/evaluation.md says what differs). Trials "
+        'are chosen by training loss; "global" is one setting for all tasks. '
     )
     if rows:
         note += f"n = {plural(rows[0].num_tasks, 'task')} × {plural(rows[0].num_seeds, 'seed')} in every row."
@@ -134,21 +159,16 @@ def _families(evaluation: EvaluationReport) -> TableView:
         by_family.setdefault(task.family, []).append(task)
     rows = []
     for family, tasks in by_family.items():
-        found = [
-            summary
-            for task in tasks
-            if baseline is not None
-            and (summary := task_speedup(evaluation, task, evaluation.candidate.name, baseline.name))
-        ]
-        if family and found:
-            wins = sum(summary.verdict == "win" for summary in found)
-            losses = sum(summary.verdict in ("loss", "diverged") for summary in found)
-            middle = median(summary.median for summary in found)
-            rows.append((middle, (family, str(len(found)), str(wins), str(losses), times_text(middle))))
+        total = None
+        if baseline is not None:
+            total = aggregate_speedup(evaluation, tasks, evaluation.candidate.name, baseline.name)
+        if family and total is not None:
+            counts = (str(total.num_tasks), str(total.num_wins), str(total.num_losses))
+            rows.append((total.median, (family, *counts, total.text)))
     label = baseline.label if baseline is not None else "the normaliser"
     return TableView(
         title="By family of tasks",
-        note=f"Against {label}, by the median of {plural(evaluation.num_seeds, 'seed')}; the worst family first.",
+        note=f"Against {label}, by the mean loss of {plural(evaluation.num_seeds, 'seed')}; the worst first.",
         head=("family", "n tasks", "won", "lost", "median speed-up"),
         rows=tuple(cells for _, cells in sorted(rows)),
     )

@@ -39,7 +39,7 @@ def draw_tracks(axes: Axes, track: TrackReport, theme: Theme) -> None:
         width = 2.2 if percentile == _MIDDLE else 1.1
         axes.plot(steps, values, color=colour, linewidth=width, marker="o", markersize=2.2 * width**0.5)
     axes.plot(steps, means, color=other, linewidth=1.5, linestyle=(0, (4.0, 1.6)))
-    axes.vlines(steps, *_ends(track.points), color=other, linewidth=1.0)
+    axes.vlines(*_intervals(track.points), color=other, linewidth=1.0)
     shown = [value for values in (*lines.values(), means) for value in values]
     bottom, top = min([0.8, *shown]) / 1.15, max([1.25, *shown]) * 1.15
     _scale(axes, theme, steps[-1], bottom, top)
@@ -78,8 +78,14 @@ def _name_lines(axes: Axes, ends: Sequence[tuple[float, str, str]], last_step: i
         )  # fmt: skip
 
 
-def _ends(points: Sequence[TrackPoint]) -> tuple[list[float], list[float]]:
-    return [_shown(point.low) for point in points], [_shown(point.high) for point in points]
+def _intervals(points: Sequence[TrackPoint]) -> tuple[list[int], list[float], list[float]]:
+    """Returns steps and both ends, of the points that have an interval: with one seed none has."""
+    found = [(p.outer_step, p.low, p.high) for p in points if p.low is not None and p.high is not None]
+    return (
+        [n for n, _, _ in found],
+        [_shown(low) for _, low, _ in found],
+        [_shown(high) for _, _, high in found],
+    )
 
 
 def _percentiles(track: TrackReport) -> list[int]:

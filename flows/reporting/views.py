@@ -18,6 +18,7 @@ from flows.reporting.data import (
 from flows.reporting.evaluation_plots import compared_baselines
 from flows.reporting.formatting import (
     DASH,
+    NO_BETTER,
     count_text,
     loss_text,
     plural,
@@ -39,7 +40,7 @@ MAX_WORST = 5
 
 @dataclass(frozen=True)
 class SpeedupCell:
-    """The speed-up over one baseline on one task, with where its marks lie on a logarithmic strip (0–100)."""
+    """The speed-up over one baseline on one task; its marks, and its seeds', are on a logarithmic strip (0–100)."""
 
     baseline: str
     text: str
@@ -107,17 +108,19 @@ def headline_parts(data: ReportData) -> tuple[str, str]:
     info, total = totals[0]
     candidate = data.evaluation.candidate.label
     if total.median > 0.0:
-        times = times_text(total.median, at_least=total.is_capped).replace("≥", "at least")
-        result = f"{info.label} needs {times} as many steps as {candidate}"
+        result = f"{info.label} needs {_in_words(total)} as many steps as {candidate}"
     else:
-        result = f"{candidate} diverged on most tasks"
+        result = f"{candidate} {total.text.replace(NO_BETTER, f'was {NO_BETTER}')} on most tasks"
     held_out = "held-out " if all(task.held_out for task in headline_tasks(data.evaluation)) else ""
     count = f"{plural(total.num_tasks, f'{held_out}task')}, {plural(total.num_seeds, 'seed')} each"
     detail = f"Median of {count}; won {total.num_wins}, lost {total.num_losses}"
     for other, total in totals[1:]:
-        times = times_text(total.median, at_least=total.is_capped).replace("≥", "at least")
-        detail += f". Over {other.label}: {times}, won {total.num_wins}, lost {total.num_losses}"
+        detail += f". Over {other.label}: {_in_words(total)}, won {total.num_wins}, lost {total.num_losses}"
     return result[0].upper() + result[1:], detail
+
+
+def _in_words(total: AggregateSpeedup) -> str:
+    return total.text.replace("≥", "at least")
 
 
 def headline(data: ReportData) -> str:
@@ -214,7 +217,7 @@ def _best_first(evaluation: EvaluationReport, tasks: Sequence[TaskReport]) -> li
 
     def speed(task: TaskReport) -> float:
         summary = task_speedup(evaluation, task, evaluation.candidate.name, baselines[0].name)
-        return summary.median if summary else -1.0
+        return summary.value if summary else -1.0
 
     return sorted(tasks, key=speed, reverse=True)
 
@@ -225,8 +228,7 @@ def _totals(evaluation: EvaluationReport, tasks: Sequence[TaskReport]) -> tuple[
         total = aggregate_speedup(evaluation, tasks, evaluation.candidate.name, info.name)
         if total:
             text = (
-                f"median {times_text(total.median, at_least=total.is_capped)}, "
-                f"worst {times_text(total.worst)}, best {times_text(total.best)}; "
+                f"median {total.text}, worst {total.worst.text}, best {total.best.text}; "
                 f"won {total.num_wins}, lost {total.num_losses} of {plural(total.num_tasks, 'task')}, "
                 f"{plural(total.num_seeds, 'seed')} each"
             )
@@ -264,13 +266,12 @@ def _speedup_cell(
     cap = evaluation.max_speedup
     spread = ""
     if summary.num_seeds > 1 and summary.high > 0.0:
-        low = times_text(summary.low).rstrip("×")
+        low = times_text(summary.low).rstrip("×") if summary.low > 0.0 else "0"
         spread = f"{low} to {times_text(summary.high, at_least=summary.high >= cap)}"
     marks = tuple(_strip_position(value, cap) for value in per_seed)
-    text = times_text(summary.median, at_least=summary.is_capped)
     wall_clock = _wall_clock(task, evaluation.candidate.name, info.name, summary)
-    middle = _strip_position(summary.median, cap)
-    return SpeedupCell(info.label, text, spread, summary.verdict, wall_clock, marks, middle)
+    middle = _strip_position(summary.value, cap)
+    return SpeedupCell(info.label, summary.text, spread, summary.verdict, wall_clock, marks, middle)
 
 
 def _strip_position(value: float, cap: float) -> float:
@@ -286,8 +287,10 @@ def _wall_clock(task: TaskReport, candidate: str, baseline: str, summary: Speedu
     costs = ours and theirs and ours.seconds_per_step and theirs.seconds_per_step
     if not (ours and theirs and costs and ours.seconds_per_step and theirs.seconds_per_step):
         return DASH
+    if summary.value == 0.0:  # no number of seconds makes it more
+        return DASH
     return times_text(
-        summary.median * theirs.seconds_per_step / ours.seconds_per_step, at_least=summary.is_capped
+        summary.value * theirs.seconds_per_step / ours.seconds_per_step, at_least=summary.is_capped
     )
 
 

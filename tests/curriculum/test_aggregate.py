@@ -2,68 +2,107 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from curriculum.evaluation.aggregate import (
+    Speedups,
     interquartile_mean,
     share_at_least,
     stratified_bootstrap,
     task_bootstrap,
     task_quantile,
 )
+from curriculum.evaluation.task_normalizer import MAX_DRAWS, seed_draws
+
+
+def speedups(scores: np.ndarray) -> Speedups:
+    """Returns what scores [tasks, seeds] come to where a task's speed-up is the mean over seeds."""
+    draws = seed_draws(scores.shape[1])
+    return Speedups(
+        tasks=scores.mean(axis=1),
+        redrawn=scores[:, draws].mean(axis=-1) if len(draws) else np.zeros((len(scores), 0)),
+        caps=np.full(len(scores), np.inf),
+        finite=np.ones(scores.shape, bool),
+    )
 
 
 def test_interquartile_mean_by_hand() -> None:
     """Of 1, 2, …, 8 the two lowest and highest are left out: (3 + 4 + 5 + 6) / 4."""
-    assert interquartile_mean(np.asarray([[1.0, 8.0], [2.0, 7.0], [3.0, 6.0], [4.0, 5.0]])) == 4.5
-    assert interquartile_mean(np.asarray([[1.0, 2.0, 30.0]])) == 11.0  # nothing to leave out of three
+    assert interquartile_mean(np.asarray([1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0])) == 4.5
+    assert interquartile_mean(np.asarray([1.0, 2.0, 30.0])) == 11.0  # nothing to leave out of three
 
 
 def test_shares_and_quantiles_are_over_tasks() -> None:
-    scores = np.asarray([[1.0, 3.0], [2.0, 4.0], [0.0, 0.0], [9.0, 1.0]])  # means 2, 3, 0, 5
-    assert share_at_least(2.0)(scores) == 0.75
-    assert task_quantile(0.5)(scores) == 2.5
+    tasks = np.asarray([2.0, 3.0, 0.0, 5.0])
+    assert share_at_least(2.0)(tasks) == 0.75
+    assert task_quantile(0.5)(tasks) == 2.5
 
 
 @pytest.mark.parametrize("bootstrap", [stratified_bootstrap, task_bootstrap])
 def test_intervals_are_reproducible_and_hold_the_value(bootstrap: type) -> None:
-    scores = np.random.default_rng(0).lognormal(size=(12, 5))
+    scores = speedups(np.random.default_rng(0).lognormal(size=(12, 5)))
     estimate = bootstrap(scores)
     assert estimate == bootstrap(scores)
-    assert estimate.low < estimate.value == interquartile_mean(scores) < estimate.high
+    assert estimate.low < estimate.value == interquartile_mean(scores.tasks) < estimate.high
     assert (estimate.num_tasks, estimate.num_seeds) == (12, 5)
 
 
 def test_each_interval_answers_its_own_question() -> None:
     """Where seeds agree, only other tasks could change the answer; where tasks agree, only other seeds."""
-    tasks_differ = np.repeat(np.arange(1.0, 9.0)[:, None], 3, axis=1)
+    tasks_differ = speedups(np.repeat(np.arange(1.0, 9.0)[:, None], 3, axis=1))
     assert stratified_bootstrap(tasks_differ)[1:3] == (4.5, 4.5)
     assert task_bootstrap(tasks_differ).high > 5.0
-    seeds_differ = np.repeat(np.arange(1.0, 9.0)[None], 4, axis=0)
+    seeds_differ = speedups(np.repeat(np.arange(1.0, 9.0)[None], 4, axis=0))
     assert stratified_bootstrap(seeds_differ).high > 4.6
     assert task_bootstrap(seeds_differ)[1:3] == (4.5, 4.5)
 
 
-def test_the_stratified_interval_covers_the_truth() -> None:
+@pytest.mark.parametrize("num_seeds", [2, 3, 10])
+def test_the_stratified_interval_covers_the_truth(num_seeds: int) -> None:
     """Tasks with fixed means 1 and 3: over many experiments about 95 % of the intervals hold the mean, 2.
 
-    Ten seeds a task: the percentile interval of so few is a little too narrow, (9/10)^½ of its width, which leaves
-    about 93 %. 400 experiments have a standard error of 1.3 %.
+    Were S of S seeds drawn, instead of S − 1, the interval would have ((S − 1) / S)^½ of its width: 0.71 for two,
+    0.82 for three, which leaves 83 % and 89 %. 400 experiments have a standard error of 1.1 %.
     """
     rng = np.random.default_rng(1)
     means = np.repeat([1.0, 3.0], 10)[:, None]
 
     def covers(experiment: int) -> bool:
-        scores = means + rng.normal(size=(20, 10))
-        mean = stratified_bootstrap(scores, lambda x: x.mean(axis=(-2, -1)), num_resamples=400)
+        scores = speedups(means + rng.normal(size=(20, num_seeds)))
+        mean = stratified_bootstrap(scores, lambda x: x.mean(axis=-1), num_resamples=400)
         return mean.low <= 2.0 <= mean.high
 
     share = np.mean([covers(i) for i in range(400)])
     assert 0.90 <= share <= 0.97
 
 
-@pytest.mark.parametrize("scores", [np.ones(3), np.ones((0, 2)), np.asarray([[1.0, np.nan]])])
+def test_draws_are_all_of_few_seeds_and_some_of_many() -> None:
+    assert seed_draws(1).size == 0
+    assert sorted(map(tuple, seed_draws(2).tolist())) == [(0,), (1,)]
+    assert seed_draws(3).shape == (9, 2)
+    assert len(np.unique(seed_draws(3), axis=0)) == 9
+    many = seed_draws(6)
+    assert many.shape == (MAX_DRAWS, 5)
+    assert set(many.ravel().tolist()) == set(range(6))
+    np.testing.assert_array_equal(many, seed_draws(6))
+
+
+def test_one_seed_says_nothing_of_others_nor_one_task() -> None:
+    one_seed = speedups(np.asarray([[1.0], [2.0], [3.0]]))
+    assert math.isnan(stratified_bootstrap(one_seed).low)
+    assert math.isnan(stratified_bootstrap(one_seed).high)
+    assert stratified_bootstrap(one_seed).value == 2.0
+    assert task_bootstrap(one_seed).low < 2.0
+    one_task = speedups(np.asarray([[1.0, 2.0, 3.0]]))
+    assert math.isnan(task_bootstrap(one_task).low)
+    assert stratified_bootstrap(one_task).low < 2.0
+
+
+@pytest.mark.parametrize("scores", [np.ones((0, 2)), np.asarray([[1.0, np.nan]])])
 def test_what_cannot_be_aggregated_is_refused(scores: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="must be finite"):
-        stratified_bootstrap(scores)
+    for bootstrap in (stratified_bootstrap, task_bootstrap):
+        with pytest.raises(ValueError, match="must be finite"):
+            bootstrap(speedups(scores))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from curriculum.evaluation.curves import CurveBatch, CurveUnit, baseline_json, run_curve_unit
-from curriculum.evaluation.speedup import fit_normalizer, tuned_index
+from curriculum.evaluation.speedup import fit_normalizer, seed_mean, tuned_index
 from curriculum.evaluation.summary import (
     NORMALIZERS,
     EvaluationConfig,
@@ -109,7 +110,9 @@ def test_curves_of_a_learned_optimizer(tiny_tasks: tuple[TaskConfig, ...]) -> No
 
 def summary(candidate: float, initial: float, *, final: float = 0.1, horizon: int = 200) -> EvaluationSummary:
     def result(name: str, speedup: float, loss: float = 0.1) -> OptimizerResult:
-        return OptimizerResult(optimizer=name, final_losses=(loss, 0.1), speedups=(speedup, speedup))
+        return OptimizerResult(
+            optimizer=name, final_losses=(loss, 0.1), speedup=speedup, seed_speedups=(speedup, speedup)
+        )
 
     tasks = tuple(
         TaskResult(
@@ -147,6 +150,8 @@ def test_summary_survives_json_with_a_diverged_seed() -> None:
     after = EvaluationSummary.model_validate_json(before.model_dump_json())
     assert after.diverged("candidate") == ("seen", "unseen")
     assert after.geometric_mean_speedup("candidate") == pytest.approx(2.0)
+    stored = json.dumps(before.model_dump(mode="json"), allow_nan=False)  # as files are written
+    assert EvaluationSummary.model_validate(json.loads(stored)).diverged("candidate") == ("seen", "unseen")
 
 
 def evaluation_task() -> EvaluationTask:
@@ -188,8 +193,8 @@ def test_summarize_task_tunes_and_normalises() -> None:
     assert result.family == "mlp"
     assert (result.result("adam").setting, result.result("adam").trial) == ("learning rate 1e-06", 2)
     assert result.result("adam").num_trials == 15
-    assert result.result("adam").speedups == pytest.approx((1.0,))
-    assert result.result("candidate").speedups == pytest.approx((1.5,))
+    assert result.result("adam").speedup == pytest.approx(1.0)
+    assert result.result("candidate").speedup == pytest.approx(1.5)
     with pytest.raises(ValueError, match=r"missing: \['adam'\]"):
         summarize_task(config, evaluation_task(), held_out=True, learned={}, baselines={})
 
@@ -202,9 +207,30 @@ def test_the_extended_normaliser_is_the_best_of_four() -> None:
     adam, other = [4.0, 2.0, 1.0, 0.9, 0.5], [4.0, 2.0, 0.5, 0.4, 0.3]
     batches = {name: curves(adam) for name in NORMALIZERS["extended"]}
     loss = np.asarray([0.5])
-    assert task_normalizer(config, batches).speedup(loss, 10) == pytest.approx([2.0])
+    assert task_normalizer(config, batches).speedup(loss) == pytest.approx(2.0)
     batches["radam"] = curves(other)
-    assert task_normalizer(config, batches).speedup(loss, 10) == pytest.approx([1.0])
+    assert task_normalizer(config, batches).speedup(loss) == pytest.approx(1.0)
+
+
+def test_a_definition_of_a_speed_up_is_compared_with_itself_only() -> None:
+    """What an earlier version stored has no speed-up of the mean loss, and is refused instead of misread."""
+    now = summary(2.0, 1.0)
+    assert now.config.model_dump()["version"] == 2
+    stored = now.model_dump(mode="json")
+    for task in stored["tasks"]:
+        for result in task["results"]:
+            result["speedups"] = result.pop("seed_speedups")
+            del result["speedup"], result["redrawn_speedups"]
+    with pytest.raises(ValueError, match=r"speedup\n  Field required"):
+        EvaluationSummary.model_validate(stored)
+
+
+def test_a_mean_is_the_same_to_the_last_bit_whatever_it_is_a_mean_of() -> None:
+    """Nine seeds: NumPy adds along a contiguous axis in blocks, along another one by one."""
+    curves = np.random.default_rng(0).lognormal(size=(50, 9, 4))
+    final = np.ascontiguousarray(curves[:, :, 3])
+    assert seed_mean(curves, axis=1)[:, 3].tolist() == seed_mean(final).tolist()
+    assert np.isnan(seed_mean(np.asarray([1.0, np.nan])))
 
 
 def test_what_is_not_known_to_be_held_out_counts_as_trained_on() -> None:

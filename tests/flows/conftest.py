@@ -69,10 +69,10 @@ class CountingPool(InProcessWorkerPool):
         return super().run_all(fn, payloads, affinity=affinity, costs=costs)
 
     def imap_unordered(
-        self, fn: Any, payloads: Sequence[Any], *, affinity: Any = None
+        self, fn: Any, payloads: Sequence[Any], *, affinity: Any = None, timeout: Any = None
     ) -> Iterator[tuple[int, Any]]:
         self.num_units += len(payloads)
-        return super().imap_unordered(fn, payloads, affinity=affinity)
+        return super().imap_unordered(fn, payloads, affinity=affinity, timeout=timeout)
 
     def close(self) -> None:
         self.num_closed += 1

@@ -187,10 +187,11 @@ def test_the_tracked_runs_have_metrics_and_versions(story: Story) -> None:
 
 def test_the_evaluation_compares_on_both_sets(story: Story) -> None:
     assert set(story.results["evaluate"]) == {"held_out", "in_distribution"}
-    # Two tasks, each with Adam, AdamW and the learned optimizer, and what a step of two of them costs.
-    assert story.units["evaluate"] == 8
+    # Two tasks, each with Adam, AdamW, the learned optimizer and its initialisation, and what a step of two costs.
+    assert story.units["evaluate"] == 10
     report = recall(story.open().workspace, "evaluation")["report"]
     assert {task["name"] for task in report["tasks"]} == {"wide", "like"}
+    assert recall(story.open().workspace, "evaluation")["measured"]["machine"]["accelerator"] is None
 
 
 def test_the_gate_keeps_its_reasons(story: Story) -> None:

@@ -11,14 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from made_up_evaluations import made_up_evaluation
 from rich.console import Console
 
 import flows.evaluation.curves
+import flows.following.checkpoints
 from curriculum.evaluation.curves import CurveBatch, CurveUnit
+from flows.artifacts import ArtifactSpec
 from flows.evaluate import run_evaluation
-from flows.evaluation.records import find_evaluation
+from flows.evaluation.records import find_evaluation, record_evaluation
 from flows.follow import NICENESS, run_following
-from flows.following.followed_run import OWNER, find_run, is_complete
+from flows.following.followed_run import find_run, held, is_complete
 from flows.optimizer_reference import initial_theta, resolve_optimizer
 from flows.parameters import EvaluateParameters, FollowParameters
 from flows.progress import Reporter
@@ -171,7 +174,7 @@ def test_what_is_pruned_or_damaged_has_no_point(session: Session, monkeypatch: p
     told = text(session)
     assert "outer step 30: pruned before it was evaluated" in told
     assert "step 20 is damaged" in told
-    assert not list(infos[0].path.parent.glob(f"*.{OWNER}.pin"))
+    assert not list(infos[0].path.parent.glob("*.pin"))
 
 
 @made_up_units
@@ -190,6 +193,19 @@ def test_training_does_not_prune_what_is_being_evaluated(session: Session, pool:
     assert steps(run_following(ONCE, session)) == [10, 20]
     session.checkpoints.prune(RUN)
     assert [info.outer_step for info in session.checkpoints.list(RUN)] == [20]
+
+
+def test_two_followers_of_a_run_hold_its_checkpoint_apart(session: Session) -> None:
+    store = session.checkpoints
+    store.keep = 1
+    info = save(session, 10, moved=0.01)
+    with held(info, store, "0123456789abcdef"):
+        with held(info, store, "fedcba9876543210"):
+            pass
+        save(session, 20, moved=0.02)
+        assert [each.outer_step for each in store.list(RUN)] == [10, 20]
+    store.prune(RUN)
+    assert [each.outer_step for each in store.list(RUN)] == [20]
 
 
 @made_up_units
@@ -235,6 +251,43 @@ def test_what_passes_the_gate_is_promoted(session: Session, tmp_path: Path) -> N
         == resolve_optimizer(str(session.checkpoints.info(RUN, 10).path), session).fingerprint
     )
     assert "n = 1 task × 1 seed" in events[1].checks[0].reason
+
+
+@made_up_units
+@pytest.mark.parametrize("known", [False, True], ids=["never evaluated", "evaluated on other tasks"])
+def test_a_champion_that_comes_in_between_is_evaluated_and_the_gate_asked_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Another promotes after the champion was looked at, before this follower has the lock."""
+    gate = tmp_path / "gate.json"
+    gate.write_text('{"name": "any", "conditions": [{"condition": "champion_ratio", "min_ratio": 1e-9}]}')
+    optimizer = ARCHITECTURES["pacer"]()
+    theta = initial_theta(optimizer.canonical_json(), seed=1)
+    metadata = {"architecture": optimizer.model_dump(mode="json"), "seed": 1}
+    info = session.checkpoints.save("other", 1, {"theta": theta}, metadata)
+    other = session.registry.register("keirin", info, session.tracker.start_run("other").run_id)
+    fingerprint = resolve_optimizer("models:/keirin/1", session).fingerprint
+    if known:
+        summary = made_up_evaluation([[1.0]] * 2).model_dump(mode="json")
+        record_evaluation(session.workspace, fingerprint, ArtifactSpec("evaluation", 1), summary)
+    consider = flows.following.checkpoints.consider
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        if "champion" not in session.registry.aliases():
+            session.registry.promote("keirin", other)
+        return consider(*arguments, **options)
+
+    monkeypatch.setattr(flows.following.checkpoints, "consider", late)
+    save(session, 10, moved=0.01)
+    report = run_following(ONCE.model_copy(update={"promote": str(gate)}), session)
+    assert report is not None
+    assert [(point.outer_step, point.decision) for point in report.points] == [(10, "promoted")]
+    (event,) = [numbered.event for numbered in read_history(session.workspace)]
+    assert (event.from_version, event.version) == (other, 2)
+    found = find_evaluation(session.workspace, fingerprint, settings=event.settings)
+    assert found is not None
+    assert event.champion_evaluation == found.fingerprint
+    assert session.registry.versions() == [other, 2]  # registered once
 
 
 @made_up_units

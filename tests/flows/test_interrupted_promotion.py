@@ -16,6 +16,7 @@ from flows.promotion.history import read_history
 from flows.session import Session
 from storage.errors import AliasMovedError
 from storage.mlflow_client import tracking_client
+from storage.model_registry import ModelRegistry
 from storage.promotion_log import PromotionLog
 from storage.workspace import Workspace
 
@@ -49,6 +50,24 @@ def test_a_champion_that_was_moved_meanwhile_is_not_overwritten(
         promote(session, 2)
     assert champion(session) == 3
     assert len(events(session)) == 1
+    assert PromotionLog(session.workspace).pending() is None
+
+
+def test_a_champion_that_appeared_meanwhile_is_not_overwritten(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is none when version 2 is decided on; the alias is set just before it would be moved."""
+    move = ModelRegistry.promote
+
+    def late(self: ModelRegistry, *arguments: Any, **options: Any) -> Any:
+        session.registry.set_alias(MODEL, "champion", 3)
+        return move(self, *arguments, **options)
+
+    monkeypatch.setattr(ModelRegistry, "promote", late)
+    with pytest.raises(AliasMovedError, match=r"was nobody.*is version 3 now"):
+        promote(session, 2)
+    assert champion(session) == 3
+    assert events(session) == []
     assert PromotionLog(session.workspace).pending() is None
 
 

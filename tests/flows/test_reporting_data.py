@@ -9,16 +9,22 @@ import pytest
 from pydantic import ValidationError
 
 from flows.report_data import collect
-from flows.reporting import EvaluationReport, OptimizerCurve, ReportData
+from flows.reporting import EvaluationReport, OptimizerCurve, ReportData, TrackPoint
+from storage.files import read_json, write_json
 from storage.workspace import Workspace
 
 
-def test_data_survive_json_with_non_finite_values(data: ReportData) -> None:
+def test_data_survive_json_with_non_finite_values(data: ReportData, tmp_path: Path) -> None:
     again = ReportData.model_validate_json(data.model_dump_json())
     assert math.isnan(again.phases[0].meta_loss[40])
     assert again.evaluation is not None
     assert again.evaluation.tasks[5].curves[0].high[-1] == math.inf
     assert again.model_dump_json() == data.model_dump_json()
+    write_json(tmp_path / "report.json", data.model_dump(mode="json"))  # which is strict
+    assert (
+        ReportData.model_validate(read_json(tmp_path / "report.json")).model_dump_json()
+        == data.model_dump_json()
+    )
 
 
 def test_columns_of_different_lengths_are_refused_by_name() -> None:
@@ -44,3 +50,25 @@ def test_an_evaluation_in_an_earlier_form_counts_as_none(tmp_path: Path) -> None
     workspace = Workspace(tmp_path)
     workspace.write_state({"evaluation": {"report": {"set_name": "x", "optimisers": []}}})
     assert collect(workspace).evaluation is None
+
+
+def test_speed_ups_of_single_losses_over_mean_curves_are_an_earlier_form(
+    data: ReportData, tmp_path: Path
+) -> None:
+    assert data.evaluation is not None
+    report = data.evaluation.model_dump(mode="json")
+    workspace = Workspace(tmp_path)
+    workspace.write_state({"evaluation": {"report": report}})
+    assert collect(workspace).evaluation is not None
+    for task in report["tasks"]:
+        for found in task["speedups"]:
+            del found["of_mean"], found["num_diverged"]
+    workspace.write_state({"evaluation": {"report": report}})
+    assert collect(workspace).evaluation is None
+
+
+def test_no_interval_is_none_and_equal_to_itself() -> None:
+    fields = {"outer_step": 1, "percentiles": ((50, 1.0),), "interquartile_mean": 1.0, "num_diverged": 0}
+    point = TrackPoint(**fields, low=math.nan, high=math.nan)
+    assert (point.low, point.high) == (None, None)
+    assert TrackPoint.model_validate_json(point.model_dump_json()) == point

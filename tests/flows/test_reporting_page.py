@@ -116,6 +116,8 @@ def test_a_track_has_every_percentile_by_name_on_the_page(data: ReportData) -> N
     assert "wide: 6 tasks, 3 seeds, 50 inner steps; 2 checkpoints" in page
     for name in ("5 %", "10 %", "50 %", "90 %", "middle half"):
         assert f">{name}<" in page
+    one_seed = tuple(p.model_copy(update={"low": None, "high": None}) for p in points)
+    assert reporting.track_png(track.model_copy(update={"points": one_seed})).startswith(b"\x89PNG")
     assert reporting.track_png(track).startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="keirin follow"):
         reporting.track_png(track.model_copy(update={"points": ()}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ from promotions import MODEL, champion, events, promote, record, steady, three_v
 
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA
+from flows.artifacts import ArtifactSpec
+from flows.evaluation.records import find_evaluation, record_evaluation
 from flows.optimizer_reference import resolve_optimizer
 from flows.parameters import RollbackParameters, TrainParameters
+from flows.promotion.decision import rolled_back_reason
 from flows.record import recall
 from flows.rollback import run_rollback
 from flows.session import Session
@@ -61,6 +66,37 @@ def test_who_was_rolled_back_needs_a_new_evaluation(session: Session) -> None:
     run_rollback(RollbackParameters(to=2), session)  # gone back to it: forgiven
     run_rollback(RollbackParameters(to=1), session)
     assert not promote(session, 2)
+
+
+def test_the_clock_makes_no_new_evaluation_of_it(session: Session) -> None:
+    """`evaluate --no-clock`, or `evaluate` after `follow`: another fingerprint, the same tasks and settings."""
+    for version in (1, 2):
+        promote(session, version)
+    run_rollback(RollbackParameters(reason="diverges"), session)
+    fingerprint = resolve_optimizer(uri(2), session).fingerprint
+    before = find_evaluation(session.workspace, fingerprint)
+    spec = ArtifactSpec("evaluation", 1, {"tasks": "tasks", "clock": False}, (fingerprint,))
+    again = record_evaluation(session.workspace, fingerprint, spec, steady(2.0).model_dump(mode="json"))
+    assert before is not None
+    assert again.settings == before.settings
+    assert again.fingerprint != before.fingerprint
+    assert not promote(session, 2)
+    assert (
+        "promoted on these tasks and settings and rolled back (diverges)"
+        in events(session)[-1].checks[0].reason
+    )
+
+
+def test_an_entry_without_settings_bars_by_its_evaluation(session: Session) -> None:
+    """As earlier versions wrote them."""
+    promote(session, 1)
+    promote(session, 2)
+    run_rollback(RollbackParameters(), session)
+    evaluation = find_evaluation(session.workspace, resolve_optimizer(uri(2), session).fingerprint)
+    assert evaluation is not None
+    written = [event.model_copy(update={"settings": ""}) for event in events(session)]
+    assert rolled_back_reason(written, evaluation) is not None
+    assert rolled_back_reason(written, replace(evaluation, fingerprint="another")) is None
 
 
 def test_rollback_to_what_is_damaged_leaves_the_champion(session: Session) -> None:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from storage import files
-from storage.checkpoints import CheckpointInfo, CheckpointStore
+from storage.checkpoints import CheckpointInfo, CheckpointStore, process_owner
 from storage.errors import (
     CheckpointExistsError,
     CheckpointNotFoundError,
@@ -250,6 +252,24 @@ class TestKeeping:
         assert [known.outer_step for known in store.list("short")] == [2]
         with pytest.raises(UnsafePathError):
             store.pin(info, "../other")
+
+    def test_a_process_keeps_it_as_long_as_it_runs(self, store: CheckpointStore, trees: Trees) -> None:
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        running = process_owner("follow-0123abcd")
+        store = CheckpointStore(store.root, keep=1)
+        info = store.save("short", 1, trees(1), {})
+        store.pin(info, f"{running.rpartition('-')[0]}-{ended.pid}")
+        store.pin(info, running)
+        store.save("short", 2, trees(2), {})
+        assert [known.outer_step for known in store.list("short")] == [1, 2]
+        store.unpin(info, running)
+        store.prune("short")
+        assert [known.outer_step for known in store.list("short")] == [2]
+        store.pin(store.info("short", 2), f"follow-on-elsewhere-{ended.pid}")  # of it nothing is known here
+        store.save("short", 3, trees(3), {})
+        assert [known.outer_step for known in store.list("short")] == [2, 3]
+        assert len(list(info.path.parent.glob("*.pin"))) == 1
 
     def test_phases_are_apart_and_steps_in_numeric_order(self, store: CheckpointStore, trees: Trees) -> None:
         for phase, step in (("b", 9), ("b", 10_000_000_000), ("a", 2)):

@@ -53,11 +53,24 @@ def test_every_part_of_the_key_counts_and_the_order_of_settings_does_not() -> No
         replace(key, horizon=401),
         replace(key, seed=1),
         replace(key, hyperparameters={**key.hyperparameters, "learning_rate": 0.2}),
+        replace(key, data={"cifar10": "0123456789abcdef"}),
+        replace(key, data={"cifar10": "fedcba9876543210"}),
+        replace(key, version=1),
     ]
-    assert len({k.digest() for k in (key, *others)}) == 6
+    assert len({k.digest() for k in (key, *others)}) == 9
     turned = replace(key, hyperparameters=dict(reversed(key.hyperparameters.items())))
     assert turned.digest() == key.digest()
     assert key.digest() == "c0dc3fcfb0996935c98faffb7d80020b"  # the same in every process and version
+
+
+def test_what_made_a_curve_comes_back_and_earlier_keys_are_read(store: CurveStore) -> None:
+    key = replace(row().key, data={"cifar10": "0123456789abcdef"}, version=3)
+    store.append(replace(row(), key=key))
+    store.append(row())  # as an earlier version stored it
+    found = {each.key.version: each.key for each in store.query()}
+    assert found == {0: row().key, 3: key}
+    assert found[3].data == key.data
+    assert store.has(key)
 
 
 def test_query_filters_by_key_and_label(store: CurveStore) -> None:
@@ -90,6 +103,21 @@ def test_a_damaged_row_is_absent_and_can_be_stored_again(store: CurveStore) -> N
     assert store.append(row(0))
     assert store.has(row(0).key)
     assert len(store.query()) == 2
+
+
+@pytest.mark.parametrize("file", ["float32/0", "manifest.json"])
+def test_a_truncated_row_is_replaced_by_the_next_that_is_computed(store: CurveStore, file: str) -> None:
+    store.append(row(0))
+    store.append(row(1))
+    path = store._folder(row(0).key) / file
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not store.has(row(0).key)
+    rows, damaged = store.query_all()
+    assert ([r.key.seed for r in rows], damaged) == ([1], [store._folder(row(0).key)])
+    assert store.append(row(0))
+    assert store.get(row(0).key) is not None
+    assert not store.append(row(0))
+    assert store.query_all()[1] == []
 
 
 def test_lengths_must_agree(store: CurveStore) -> None:

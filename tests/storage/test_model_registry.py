@@ -20,7 +20,7 @@ from storage.errors import (
     UnsafePathError,
 )
 from storage.mlflow_client import tracking_client
-from storage.model_registry import ModelRegistry
+from storage.model_registry import ABSENT, ModelRegistry
 from storage.registry_reading import parse_reference
 from storage.resolver import resolve_checkpoint, resolve_theta
 from storage.tracking import MlflowTracker
@@ -77,6 +77,18 @@ def test_the_champion_moves_only_if_it_is_who_was_decided_against(
     registry.tag_version(model, two, {"keirin.decision": "abc"})
     tags = tracking_client(registry.workspace).get_model_version(model, str(two)).tags
     assert tags["keirin.decision"] == "abc"
+
+
+def test_the_first_champion_is_made_only_if_there_is_none(
+    registry: ModelRegistry, saved: list[CheckpointInfo], run_id: str, model: str
+) -> None:
+    one, two, three = (registry.register(model, info, run_id) for info in saved)
+    registry.set_alias(model, "champion", three)  # by hand, in MLflow's pages
+    with pytest.raises(AliasMovedError, match="was nobody when this was decided and is version 3 now"):
+        registry.promote(model, one, expected=ABSENT)
+    assert registry.aliases(model) == {"champion": three}
+    assert registry.promote(model, three, expected=ABSENT) == {"champion": three}  # moved twice is moved once
+    assert registry.promote(model, two)["champion"] == two  # whoever it was
 
 
 def test_versions_outlive_the_checkpoints_they_were_made_from(

@@ -14,6 +14,7 @@ from curriculum.evaluation.summary import (
     OptimizerResult,
     TaskResult,
 )
+from curriculum.evaluation.task_normalizer import seed_draws
 
 
 def made_up_evaluation(
@@ -27,7 +28,8 @@ def made_up_evaluation(
     """Returns an evaluation.
 
     Args:
-      speedups: Of the candidate, [tasks][seeds]; NaN for one that diverged.
+      speedups: Of the candidate, [tasks][seeds]; NaN for one that diverged. A task's is their mean, as if losses
+        and steps were proportional, and 0 where a seed diverged.
       initial: Of the initialisation, everywhere.
       num_held_out: The last so many tasks are held out.
       horizon: A setting that evaluations may differ in.
@@ -36,8 +38,16 @@ def made_up_evaluation(
     num_seeds = len(speedups[0])
 
     def result(name: str, values: Sequence[float]) -> OptimizerResult:
-        losses = tuple(float("nan") if np.isnan(value) else 0.1 for value in values)
-        return OptimizerResult(optimizer=name, final_losses=losses, speedups=tuple(map(float, values)))
+        each = np.asarray(values, float)
+        return OptimizerResult(
+            optimizer=name,
+            final_losses=tuple(float("nan") if np.isnan(value) else 0.1 for value in values),
+            speedup=float(np.nan_to_num(each.mean())),
+            seed_speedups=tuple(np.nan_to_num(each).tolist()),
+            redrawn_speedups=tuple(
+                float(np.nan_to_num(each[drawn].mean())) for drawn in seed_draws(num_seeds)
+            ),
+        )
 
     tasks = tuple(
         TaskResult(

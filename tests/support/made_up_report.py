@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from statistics import median
 
 import numpy as np
 
@@ -120,14 +121,24 @@ def make_task(index: int, rng: np.random.Generator) -> TaskReport:
         lost["final_losses"] = (*lost["final_losses"][:2], math.nan)
         curves[0] = OptimizerCurve(**lost)
     speedups = (
-        SpeedupReport(optimizer="pacer", baseline="adam", per_seed=over_adam),
-        SpeedupReport(optimizer="pacer", baseline="adamw", per_seed=over_adamw),
-        SpeedupReport(
-            optimizer="pacer-init", baseline="adam", per_seed=tuple(0.5 + s / 5 for s in over_adam)
-        ),
-        SpeedupReport(optimizer="adamw", baseline="adam", per_seed=(1.2, 1.3, 1.1)),
+        speedup("pacer", "adam", over_adam),
+        speedup("pacer", "adamw", over_adamw),
+        speedup("pacer-init", "adam", tuple(0.5 + s / 5 for s in over_adam)),
+        speedup("adamw", "adam", (1.2, 1.3, 1.1)),
     )
     return TaskReport(name=name, label=label, held_out=True, why=why, curves=tuple(curves), speedups=speedups)
+
+
+def speedup(optimizer: str, baseline: str, per_seed: tuple[float, ...]) -> SpeedupReport:
+    """Returns the speed-up on a task, the middle seed's, where a seed of 0 has diverged."""
+    lost = per_seed.count(0.0)
+    return SpeedupReport(
+        optimizer=optimizer,
+        baseline=baseline,
+        of_mean=0.0 if lost else median(per_seed),
+        per_seed=per_seed,
+        num_diverged=lost,
+    )
 
 
 def make_phase(name: str, title: str, rng: np.random.Generator, **changes: object) -> PhaseReport:

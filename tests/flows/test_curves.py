@@ -1,0 +1,313 @@
+"""An evaluation's curves: only what is missing is computed, under the data and the code that it comes from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pyarrow.parquet as pq
+import pytest
+from dataset_files import write_mnist
+from prepared_datasets import prepare_mnist
+from rich.console import Console
+
+import flows.evaluation.curves
+import flows.evaluation.versions
+from curriculum.evaluation.baseline_budgets import Trials
+from curriculum.evaluation.curves import CurveBatch, CurveUnit
+from curriculum.evaluation.summary import EvaluationConfig
+from curriculum.worker import InProcessWorkerPool
+from flows.evaluation.curves import CurveJob, compute_curves, plan_baselines, plan_jobs
+from flows.evaluation.export import export_curves
+from flows.evaluation.missing_curves import MissingCurves, missing_curves
+from flows.evaluation.records import settings_fingerprint
+from flows.evaluation.settings import evaluation_spec
+from flows.evaluation.versions import data_versions
+from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
+from flows.progress import Reporter
+from flows.session import Session
+from flows.settings import RuntimeSettings
+from lopt.architectures import ARCHITECTURES
+from lopt.config import derive
+from storage.datasets import WorkspaceReader
+from storage.errors import StorageError
+from storage.workspace import Workspace
+from task_generator.datasets.prepared import use_reader
+from task_generator.evaluation_set import EvaluationTask
+from task_generator.families import FAMILIES
+from task_generator.task_config import TaskConfig
+
+CONFIG = EvaluationConfig(
+    horizon=10, points_per_horizon=2, normalizer_factor=1, num_seeds=3, baselines=("adam",)
+)
+SIZES = {"hidden_size": 4, "num_layers": 1, "image_size": 4, "batch_size": 8}
+made_up_units = pytest.mark.usefixtures("made_up")
+
+
+def task_on(dataset: str) -> EvaluationTask:
+    fields = {**SIZES, "dataset": dataset, "activation": "relu", "initializer": "normal"}
+    return EvaluationTask(name="t", config=TaskConfig(family=FAMILIES["mlp"].model_validate(fields)))
+
+
+DIGITS = task_on("digits")
+
+
+class SpyPool(InProcessWorkerPool):
+    """Runs units here, and notes the curves that each was asked for: (first number of the setting, seed)."""
+
+    def __init__(self) -> None:
+        self.units: list[set[tuple[float, int]]] = []
+
+    def imap_unordered(self, fn: Any, payloads: Sequence[Any], **options: Any) -> Iterator[tuple[int, Any]]:
+        for unit, settings, _ in payloads:
+            firsts = [float(np.ravel(jax.tree.leaves(setting)[0])[0]) for setting in settings]
+            self.units.append({(first, seed) for first in firsts for seed in unit.seeds})
+        return super().imap_unordered(fn, payloads, **options)
+
+    def taken(self) -> list[tuple[float, int]]:
+        """Returns what was asked for since the last time; a curve that was asked for twice is there twice."""
+        units, self.units = self.units, []
+        return sorted(curve for unit in units for curve in unit)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def spy() -> SpyPool:
+    return SpyPool()
+
+
+@pytest.fixture
+def session(tmp_path: Path, spy: SpyPool) -> Session:
+    settings = RuntimeSettings(home=tmp_path / "home")
+    return Session(settings, Reporter(Console(quiet=True)), open_pool=lambda _: spy)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units in no time: each curve tells its setting and seed."""
+
+    def curves(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
+        firsts = [float(np.ravel(jax.tree.leaves(setting)[0])[0]) for setting in settings]
+        ends = np.asarray([[first + 1000 * seed for seed in unit.seeds] for first in firsts])
+        return CurveBatch(np.arange(2), {"train": np.stack([ends, ends], axis=-1)}, 1e-3)
+
+    monkeypatch.setattr(flows.evaluation.curves, "curve_unit", curves)
+
+
+def compute(jobs: list[CurveJob], session: Session) -> dict[tuple[str, str], CurveBatch]:
+    return compute_curves(jobs, session, lambda _: None)
+
+
+def optimizer(value: float, initial: float = 0.0) -> OptimizerReference:
+    architecture = ARCHITECTURES["pacer"]().canonical_json()
+    theta, start = {"w": np.full(2, value, np.float32)}, {"w": np.full(2, initial, np.float32)}
+    return OptimizerReference(
+        "x", None, architecture, theta, start, optimizer_fingerprint(architecture, theta)
+    )
+
+
+# --- What is missing ------------------------------------------------------------------------------------------
+
+
+def test_settings_that_lack_the_same_seeds_go_together() -> None:
+    there = {(0, 0), (0, 1), (1, 0), (3, 0)}
+    found = missing_curves(4, (0, 1), lambda *place: place not in there)
+    assert found == [MissingCurves((1, 3), (1,)), MissingCurves((2,), (0, 1))]
+    assert missing_curves(1, (0, 1), lambda *place: place not in there) == []
+
+
+@made_up_units
+def test_more_seeds_compute_the_new_ones(session: Session, spy: SpyPool) -> None:
+    rates = [float(rate) for rate in Trials("adam", 15).settings()]
+    compute(plan_baselines([DIGITS], CONFIG), session)
+    assert spy.taken() == sorted((rate, seed) for rate in rates for seed in (0, 1, 2))
+    batches = compute(plan_baselines([DIGITS], derive(CONFIG, num_seeds=5)), session)
+    assert spy.taken() == sorted((rate, seed) for rate in rates for seed in (3, 4))
+    ends = batches["t", "adam"].losses["train"][:, :, -1]
+    np.testing.assert_allclose(ends, [[rate + 1000 * seed for seed in range(5)] for rate in rates])
+    compute(plan_baselines([DIGITS], derive(CONFIG, num_seeds=4)), session)
+    assert spy.taken() == []
+
+
+@made_up_units
+def test_more_trials_compute_the_new_ones(
+    session: Session, spy: SpyPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice of the trials is a unit at most; the first ten end within one."""
+    monkeypatch.setattr(flows.evaluation.curves, "TRIALS_PER_UNIT", 30)
+
+    def jobs(budget: str) -> list[CurveJob]:
+        config = derive(CONFIG, num_seeds=1, baselines=(budget,))
+        return [job for job in plan_baselines([DIGITS], config) if job.name == "nadamw"]
+
+    compute(jobs("nadamw10"), session)
+    every = [float(setting[0]) for setting in Trials("nadamw", 100).settings()]
+    assert spy.taken() == sorted((first, 0) for first in every[:10])
+    batches = compute(jobs("nadamw100"), session)
+    assert [len(unit) for unit in spy.units] == [20, 30, 30, 10]
+    assert spy.taken() == sorted((first, 0) for first in every[10:])
+    np.testing.assert_allclose(batches["t", "nadamw"].losses["train"][:, 0, -1], every)
+
+
+@made_up_units
+def test_another_checkpoint_computes_its_own(session: Session, spy: SpyPool) -> None:
+    config = derive(CONFIG, num_seeds=1)
+    compute(plan_jobs([DIGITS], optimizer(7.0), config), session)
+    assert {(7.0, 0), (0.0, 0)} <= set(spy.taken())
+    batches = compute(plan_jobs([DIGITS], optimizer(8.0), config), session)
+    assert spy.taken() == [(8.0, 0)]
+    assert batches["t", "learned"].losses["train"][:, 0, -1].tolist() == [8.0, 0.0]
+    roles = {row.labels["role"] for row in session.curves.query(optimizer=optimizer(8.0).fingerprint)}
+    assert roles == {"candidate"}
+
+
+@made_up_units
+def test_a_candidate_that_is_its_initialisation_is_computed_once(session: Session, spy: SpyPool) -> None:
+    jobs = plan_jobs([DIGITS], optimizer(5.0, initial=5.0), derive(CONFIG, num_seeds=1))[:2]
+    batches = compute(jobs, session)
+    assert spy.taken() == [(5.0, 0)]
+    assert batches["t", "learned"].losses["train"][:, 0, -1].tolist() == [5.0, 5.0]
+
+
+@made_up_units
+def test_a_damaged_curve_is_computed_again_once(session: Session, spy: SpyPool) -> None:
+    jobs = plan_baselines([DIGITS], CONFIG)
+    compute(jobs, session)
+    spy.taken()
+    path = session.curves._folder(jobs[0].key(4, 1)) / "float64" / "0"
+    path.write_bytes(path.read_bytes()[:-1])
+    message = export_curves(session.workspace.root, session.workspace.root / "curves.parquet")
+    assert message.startswith("44 curves in ")
+    assert f"1 damaged, left out: the first is `{path.parent.parent}`" in message
+    compute(jobs, session)
+    assert spy.taken() == [(float(jobs[0].settings[4]), 1)]
+    compute(jobs, session)
+    assert spy.taken() == []
+    message = export_curves(session.workspace.root, session.workspace.root / "curves.parquet")
+    assert message == f"45 curves in {session.workspace.root / 'curves.parquet'}"
+
+
+def test_curves_that_were_added_are_those_of_all_at_once(tmp_path: Path, session: Session) -> None:
+    """With the real units: another number of seeds is another program, which may round differently."""
+    config = derive(CONFIG, baselines=("prodigy",))
+
+    def job(num_seeds: int) -> list[CurveJob]:
+        planned = plan_baselines([DIGITS], derive(config, num_seeds=num_seeds))
+        return [each for each in planned if each.name == "prodigy"]
+
+    compute(job(1), session)
+    added = compute(job(2), session)["t", "prodigy"]
+    other = Session(RuntimeSettings(home=tmp_path / "other"), session.reporter, open_pool=lambda _: SpyPool())
+    at_once = compute(job(2), other)["t", "prodigy"]
+    assert added.step.tolist() == at_once.step.tolist()
+    for split, losses in at_once.losses.items():
+        np.testing.assert_allclose(added.losses[split], losses, rtol=1e-4)
+
+
+# --- Data and code --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mnist(tmp_path: Path, session: Session) -> Iterator[Path]:
+    """Files of MNIST, prepared in part."""
+    write_mnist(tmp_path / "files", 60, 20)
+    prepare_mnist(session.workspace, tmp_path / "files", max_examples=40)
+    with use_reader(WorkspaceReader(session.workspace)):
+        yield tmp_path / "files"
+
+
+@made_up_units
+def test_curves_on_other_data_of_the_same_name_are_not_found(
+    session: Session, spy: SpyPool, mnist: Path
+) -> None:
+    task = task_on("mnist")
+    compute(plan_baselines([task], CONFIG), session)
+    in_part = spy.taken()
+    compute(plan_baselines([task], CONFIG), session)
+    assert spy.taken() == []
+    prepare_mnist(session.workspace, mnist)
+    compute(plan_baselines([task], CONFIG), session)
+    assert spy.taken() == in_part
+    prepare_mnist(session.workspace, mnist, sizes=(4,))  # another size of the same images
+    compute(plan_baselines([task], CONFIG), session)
+    assert spy.taken() == []
+    assert len({json.dumps(row.key.data) for row in session.curves.query()}) == 2
+
+
+def test_an_evaluation_on_other_data_is_another(session: Session, mnist: Path) -> None:
+    def settings() -> str:
+        spec = evaluation_spec(optimizer(1.0), [task_on("mnist")], CONFIG, clock=False)
+        return settings_fingerprint(spec)
+
+    in_part = settings()
+    assert settings() == in_part
+    prepare_mnist(session.workspace, mnist)
+    assert settings() != in_part
+
+
+@made_up_units
+def test_a_worker_that_holds_earlier_data_computes_nothing(session: Session, mnist: Path) -> None:
+    WorkspaceReader(session.workspace).read_images("mnist", 4)  # as a worker of `keirin up` did
+    other = Workspace(session.workspace.root.parent / "other")
+    prepare_mnist(other, mnist)
+    native = session.workspace.datasets / "mnist" / "native"
+    shutil.rmtree(native)
+    shutil.copytree(other.datasets / "mnist" / "native", native)  # by another process
+    with pytest.raises(StorageError, match=r"'mnist' was prepared again after .* Restart the workers"):
+        compute(plan_baselines([task_on("mnist")], CONFIG), session)
+    assert session.curves.query() == []
+
+
+@made_up_units
+def test_other_code_finds_nothing(session: Session, spy: SpyPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute(plan_baselines([DIGITS], CONFIG), session)
+    before = spy.taken()
+    monkeypatch.setattr(flows.evaluation.curves, "CURVES_VERSION", 10_000)
+    compute(plan_baselines([DIGITS], CONFIG), session)
+    assert spy.taken() == before
+
+
+def test_versions_are_of_every_data_set_that_a_task_reads(mnist: Path, session: Session) -> None:
+    inner = task_on("mnist").config.family.model_dump(mode="json")
+    nested = derive(FAMILIES["lopt_training"].example(), inner_task=inner)
+    text = FAMILIES["rnn_lm"].example()
+    subwords = derive(FAMILIES["transformer_lm"].example(), dataset="english_subwords")
+    versions = data_versions(TaskConfig(family=family) for family in (nested, text, subwords))
+    assert set(versions) == {"english_bytes", "english_subwords", "mnist"}
+    assert versions["mnist"] == WorkspaceReader(session.workspace).version("mnist")
+    assert len(set(versions.values())) == 3
+    assert data_versions([DIGITS.config]) == {}
+    assert data_versions([task_on("cifar10").config]) == {"cifar10": "not prepared"}
+
+
+def test_the_embedded_text_is_that_of_the_running_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = [TaskConfig(family=FAMILIES["rnn_lm"].example())]
+    before = data_versions(text)
+    monkeypatch.setattr(flows.evaluation.versions, "documents", lambda: (("topic", "in other words"),))
+    flows.evaluation.versions._english.cache_clear()
+    try:
+        assert data_versions(text) != before
+    finally:
+        flows.evaluation.versions._english.cache_clear()
+
+
+@made_up_units
+def test_a_curve_says_what_it_was_made_with(session: Session, mnist: Path) -> None:
+    compute(plan_baselines([task_on("mnist")], CONFIG), session)
+    path = session.workspace.root / "curves.parquet"
+    export_curves(session.workspace.root, path)
+    (row,) = {
+        tuple(row[name] for name in ("jax", "platform", "curves_version", "data"))
+        for row in pq.read_table(path).to_pylist()
+    }
+    version = WorkspaceReader(session.workspace).version("mnist")
+    assert row == (jax.__version__, "cpu", 1, json.dumps({"mnist": version}))
+    assert {each.labels["optax"] for each in session.curves.query()} == {optax.__version__}
