@@ -1,6 +1,6 @@
 """The run-time model: configurations scored per second, error by number of timings, and accepted tasks over budget.
 
-    python benchmarks/run_time.py [--compare] [--measure N] [--beside N]
+    python benchmarks/run_time.py [--folds N] [--compare] [--measure N] [--beside N]
 
 The model is that of the shipped timings. `--compare` fits the paper's networks beside the estimators that are
 used, which takes minutes. `--measure N` draws N tasks by rejection sampling from phase one on embedded data
@@ -55,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--folds", type=int, default=FOLDS, help="Of the held-out error.")
     parser.add_argument("--compare", action="store_true", help="Fit the paper's networks, too.")
     parser.add_argument("--measure", type=int, default=0, help="Accepted tasks to time.")
     parser.add_argument(
@@ -66,15 +67,14 @@ def main() -> None:
         _time_for_ever()
     timings = list(reference_timings())
     started = time.perf_counter()
-    model, report = fit(
-        timings, seed=0, num_folds=FOLDS, estimators=COMPARED if arguments.compare else ESTIMATORS
-    )
-    print(f"fit with {FOLDS} folds: {time.perf_counter() - started:.1f} s for {len(timings)} timings")
+    folds, estimators = arguments.folds, COMPARED if arguments.compare else ESTIMATORS
+    model, report = fit(timings, seed=0, num_folds=folds, estimators=estimators)
+    print(f"fit with {folds} folds: {time.perf_counter() - started:.1f} s for {len(timings)} timings")
     print(report.summary())
     well_timed = {f for f in report.families if report.for_family(f).num_timed >= WELL_TIMED}
     points = [point for point in report.points if point.family in well_timed]
     print(f"the {len(well_timed)} families with at least {WELL_TIMED} that ran: ", end="")
-    print(summarize(points, num_folds=FOLDS).summary())
+    print(summarize(points, num_folds=folds).summary())
     table, rows = family_errors(report)
     Console(width=140).print(table)
     if arguments.compare:

@@ -7,9 +7,10 @@ number. Where a nested model has `approximate_cost()`, its numbers join as ordin
 by what the fitted configurations hold (a plain `str` field lists no categories). Row 0 of both tables is
 "unknown": a key or value that appears later is read as that row, never as some other key's.
 
-Deviations from [1] and its release: no hashed ids and so no collisions; booleans are categories; numbers are
-log-scaled, then mapped by their fitted minimum and maximum to [-1, 1] and *not* clamped, so that a larger
-network than any seen is still seen to be larger; padding is masked at fitting and at prediction.
+Deviations from [1] and its release: no hashed ids and so no collisions; booleans are categories; all numbers are
+log-scaled, then mapped by the minimum and maximum of the fitted rows to [-1, 1] and *not* clamped, so that a larger
+network than any seen is still seen to be larger (the release lets a number widen the range that it is about to be
+mapped by, at prediction too, which clamps it); padding is masked at fitting and at prediction.
 
 [1] Metz et al. 2022, VeLO (arXiv:2211.09760), App. C.4
 """

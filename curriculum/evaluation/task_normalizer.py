@@ -1,10 +1,12 @@
 """One task's speed-ups: of the mean loss over seeds, of each seed by itself, and with other seeds.
 
-Losses are averaged over seeds, then normalised, as in [1]: a seed may draw the problem itself, with a loss scale of
-its own, and the way from a loss to a number of steps is anything but straight. A seed's loss therefore is never
-compared with an envelope of averages. Where seeds are looked at one by one, each has the baseline's envelope of the
-same seed; where they are drawn anew, the optimizer's and the baseline's are drawn together, and everything that
-follows from them is done again: averages, envelope, the choice of the best trial.
+Losses are averaged over seeds, then normalised, as in [1]: a seed may draw the problem itself, with a loss
+scale of its own, and the way from a loss to a number of steps is anything but straight. A seed's loss therefore
+is never compared with an envelope of averages. Where seeds are looked at one by one, each has the baseline's
+envelope of the same seed, with the settings that are best on average: chosen for the one seed, the baseline
+would be luckier than what it is compared with. Where seeds are drawn anew, the optimizer's and the baseline's
+are drawn together, and everything that follows from them is done again: averages, envelope, the choice of the
+best trial.
 
 Of S seeds S − 1 are drawn, with replacement: the mean of S draws would vary by (S − 1) / S of what the mean of S
 seeds does [2], a third too little with three. Up to four seeds all such draws are taken.
@@ -46,7 +48,7 @@ class TaskNormalizer(NamedTuple):
         return self.of_mean.speedup(seed_mean(losses), self.horizon)
 
     def by_seed(self, losses: np.ndarray) -> np.ndarray:
-        """Returns each seed's speed-up over the baseline with that seed: [seeds] → [seeds]."""
+        """Returns each seed's speed-up over the baseline with that seed, tuned on all: [seeds] → [seeds]."""
         pairs = zip(self.of_seed, losses, strict=True)
         return np.asarray([float(own.speedup(loss, self.horizon)) for own, loss in pairs])
 
@@ -67,13 +69,21 @@ def fit_task_normalizer(step: np.ndarray, curves: np.ndarray, horizon: int) -> T
     """
     num_seeds = curves.shape[1]
     draws = seed_draws(num_seeds)
+    tuned = tuned_on_all_seeds(curves)
     return TaskNormalizer(
         horizon=horizon,
         of_mean=fit_normalizer(step, curves),
-        of_seed=tuple(fit_normalizer(step, curves[:, [seed]]) for seed in range(num_seeds)),
+        of_seed=tuple(fit_normalizer(step, own[None, None]) for own in tuned),
         draws=draws,
         of_draw=tuple(fit_normalizer(step, curves[:, drawn]) for drawn in draws),
     )
+
+
+def tuned_on_all_seeds(curves: np.ndarray) -> np.ndarray:
+    """Returns each seed's losses with the setting that is best on average at each point: → [seeds, P]."""
+    best = np.argmin(finite_or_inf(seed_mean(curves, axis=1)), axis=0)
+    tuned: np.ndarray = np.take_along_axis(curves, best[None, None], axis=0)[0]
+    return tuned
 
 
 def seed_draws(num_seeds: int) -> np.ndarray:

@@ -116,6 +116,7 @@ def test_with_other_seeds_another_trial_may_be_the_best() -> None:
         [falling(np.asarray([1.0, 3.0]), [1.0]), falling(np.asarray([3.0, 1.0]), [1.0])], axis=1
     )
     own = fit_task_normalizer(STEP, curves, HORIZON)
+    assert own.by_seed(final(curves)[0]).tolist() == [1.0, 1.0]  # both are as good on average: the first
     assert own.redrawn(final(curves)).tolist() == [1.0, 1.0]
     assert min(own.redrawn(final(curves)[:1])) < 0.5  # one setting, whatever the seed
 

@@ -19,7 +19,9 @@ from runtime_model.prediction import FORMAT_VERSION, RuntimeModel, UntimedFamily
 from runtime_model.timing import StepTiming
 
 Fitted = tuple[RuntimeModel, CalibrationReport, list[StepTiming]]
-QUICK = NetworkConfig(num_members=2, num_steps=200, batch_size=64)
+QUICK = NetworkConfig(
+    num_members=2, num_steps=80, batch_size=32, pair_size=16, set_size=16, learning_rate=1e-2
+)
 
 
 @pytest.fixture(scope="module")
