@@ -25,7 +25,7 @@ from flows.workers.shared_arguments import Payload, share
 from flows.workers.stream import DaskWorkStream
 
 POLL_SECONDS = 0.5
-REFRESH_SECONDS = 60.0
+REFRESH_SECONDS = 300.0
 DEFAULT_STALL_SECONDS = 1800.0
 
 Result = TypeVar("Result")
@@ -44,6 +44,7 @@ class DaskWorkerPool:
         self._cluster = cluster
         self._home_of: dict[str, str] = {}
         self._is_closed = False
+        self._is_fresh = True  # no worker has been given anything since it was started
 
     @classmethod
     def open(cls, settings: RuntimeSettings) -> DaskWorkerPool:
@@ -129,16 +130,23 @@ class DaskWorkerPool:
     def stream(self) -> DaskWorkStream:
         """Returns the same workers as a stream of units."""
         self._require_running()
+        self._is_fresh = False
         return DaskWorkStream(self._client, self._cluster)
 
     def refresh(self) -> None:
         """Replaces local workers by fresh processes; a cluster that belongs to someone else is left alone.
 
-        A compiler keeps memory that no call gives back; after dozens of programs it is most of a worker's.
+        A compiler keeps memory that no call gives back; after dozens of programs it is most of a worker's. Workers
+        that have done nothing are left alone: one that is told to start again while it starts may be lost.
         """
-        if self._cluster is not None and not self._is_closed:
+        if self._cluster is None or self._is_closed or self._is_fresh:
+            return
+        with contextlib.suppress(
+            TimeoutError
+        ):  # a slow machine: units wait for the workers, with their own limit
             self._client.restart(timeout=REFRESH_SECONDS)
-            self._home_of.clear()
+        self._home_of.clear()
+        self._is_fresh = True
 
     def close(self) -> None:
         """Lets go of the cluster, in whatever state it is; may be called twice."""
@@ -163,6 +171,7 @@ class DaskWorkerPool:
     ) -> dict[int, Future]:
         """Sends every payload off, in one graph per preferred worker, the costliest first."""
         self._require_running()
+        self._is_fresh = False
         for name, given in (("affinity", affinity), ("costs", costs)):
             if given is not None and len(given) != len(payloads):
                 raise ValueError(

@@ -199,6 +199,22 @@ def test_closing_twice_and_closing_in_mid_work_leaves_no_process(settings: Runti
         pool.run_all(sleep_for, [(0.0,)])
 
 
+def test_only_workers_that_have_worked_are_replaced(settings: RuntimeSettings) -> None:
+    with DaskWorkerPool.open(settings) as pool:
+        first = set(worker_pids(pool._cluster))
+        pool.refresh()
+        assert set(worker_pids(pool._cluster)) == first
+        pids = {seen["pid"] for seen in pool.run_all(describe_worker, EIGHT)}
+        assert pids <= first
+        pool.refresh()
+        second = set(worker_pids(pool._cluster))
+        assert len(second) == 2
+        assert not first & second
+        pool.refresh()
+        assert set(worker_pids(pool._cluster)) == second
+        assert {seen["pid"] for seen in pool.run_all(describe_worker, EIGHT)} <= second
+
+
 def test_nobody_at_the_address_is_one_quick_error(settings: RuntimeSettings) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
