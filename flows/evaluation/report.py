@@ -153,6 +153,7 @@ def _task_report(
             baseline=config.normalizer,
             of_mean=entry.speedup,
             per_seed=entry.seed_speedups,
+            redrawn=entry.redrawn_speedups,
             num_diverged=int(np.sum(~np.isfinite(entry.final_losses))),
         )
         for entry in result.results

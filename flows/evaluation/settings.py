@@ -11,8 +11,8 @@ from flows.optimizer_reference import OptimizerReference
 from flows.parameters import BaselinesParameters
 from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
 
-VERSION = 5
-"""5: speed-ups are of the mean loss over seeds, a seed's own are over the baseline tuned on all; normalised losses
+VERSION = 6
+"""6: speed-ups are of the mean loss over seeds, a seed's own are over the baseline tuned on all; normalised losses
 are at the horizon."""
 
 

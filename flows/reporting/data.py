@@ -185,6 +185,9 @@ class SpeedupReport(ReportModel):
     """Of the mean of the losses over seeds: what is said of the task."""
     per_seed: tuple[float, ...] = Field(min_length=1)
     """Of each seed, over the baseline with that seed: how seeds differ."""
+    redrawn: tuple[float, ...] = ()
+    """Of the mean, with the seeds of both drawn anew; empty with one seed. How far the value could have come out
+    otherwise: a single seed's curve is noisier than a mean, and its running minimum the lower for it."""
     num_diverged: int = Field(0, ge=0, description="Seeds that ended with a loss that is not finite.")
 
 

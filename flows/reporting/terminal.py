@@ -25,7 +25,8 @@ def terminal_table(data: ReportData) -> Table:
     if evaluation is None:
         return Table(headline(data))
     tasks, seeds = plural(len(evaluation.tasks), "task"), plural(evaluation.num_seeds, "seed")
-    title = f"Final {evaluation.loss_label} after {evaluation.horizon} steps: {tasks}, {seeds} (of the mean, range)"
+    counts = f"{tasks}, {seeds} (range: seeds drawn anew)"
+    title = f"Final {evaluation.loss_label} after {evaluation.horizon} steps: {counts}"
     table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     groups = task_groups(data)
     first = groups[0].rows[0] if groups else None

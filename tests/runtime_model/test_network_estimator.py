@@ -84,8 +84,8 @@ def test_the_range_of_numbers_is_the_groups_own_and_does_not_clamp(
     vocabulary = fitted[0].vocabulary
     column = vocabulary.keys.index("family.width")
     assert vocabulary.high[column] == pytest.approx(np.log1p(widths[inside].max()))
-    wide = [read_pairs(Toy(family=Inner(width=w, batch=32, depth=1))) for w in (60, 120, 240)]
-    assert (np.diff(fitted[0].predict(wide).mean) > 0.1).all()
+    wide = [read_pairs(Toy(family=Inner(width=w, batch=32, depth=1))) for w in (60, 120, 240, 480)]
+    assert (np.abs(np.diff(fitted[0].predict(wide).mean)) > 0.01).all()
 
 
 def test_members_start_from_different_weights(still: FittedNetwork) -> None:
@@ -115,7 +115,8 @@ def test_a_few_known_seconds_among_many_unknown_still_give_an_uncertainty(table:
     few = ~table.is_timed
     few[np.flatnonzero(table.is_timed)[:4]] = True
     assert few.sum() > 12
-    assert (STILL.fit(table, [few], seed=0)[0].residual > 0.0).all()
+    for seed in range(4):
+        assert (STILL.fit(table, [few], seed=seed)[0].residual > 0.0).all()
 
 
 def test_the_joint_network_is_an_ensemble() -> None:
