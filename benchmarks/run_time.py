@@ -3,7 +3,7 @@
     python benchmarks/run_time.py [--folds N] [--compare] [--measure N] [--beside N]
 
 The model is that of the shipped timings. `--compare` fits the paper's networks beside the estimators that are
-used, which takes minutes. `--measure N` draws N tasks by rejection sampling from phase one on embedded data
+used, which takes much longer. `--measure N` draws N tasks by rejection sampling from phase one on embedded data
 (budgets as the phase has them), times each in a process of its own, and says how many exceed their budget and
 by what. `--beside N` times N configurations alone, and again while a second process times others. Measure on a
 quiet machine.
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -30,6 +28,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from flows.run_times.fit_table import family_errors
+from flows.servers import lifeline
 from flows.workers.units import time_unit
 from runtime_model.calibration import summarize
 from runtime_model.estimators import COMPARED, ESTIMATORS
@@ -184,11 +183,11 @@ def _beside(count: int) -> None:
     rng = np.random.default_rng(2)
     configs = [sample_task_config(DISTRIBUTION, rng, seconds=4e-4) for _ in range(count)]
     alone = [_time(config) for config in configs]
-    with subprocess.Popen([sys.executable, __file__, "--busy"], start_new_session=True) as other:
-        try:
-            beside = [_time(config) for config in configs]
-        finally:
-            os.killpg(other.pid, signal.SIGKILL)
+    other = lifeline.start([sys.executable, __file__, "--busy"], grace=0.0)  # ends with this process, however
+    try:
+        beside = [_time(config) for config in configs]
+    finally:
+        lifeline.stop(other, timeout=10.0)
     pairs = [
         (a.seconds_per_step, b.seconds_per_step, b.cpu_share)
         for a, b in zip(alone, beside, strict=True)

@@ -22,6 +22,7 @@ os.environ["XLA_FLAGS"] = (
 import numpy as np
 
 from flows.workers.units import time_unit
+from runtime_model.calibration import INTERVAL_Z
 from runtime_model.fitting import fit
 from runtime_model.prediction import RuntimeModel
 from runtime_model.reference import reference_timings
@@ -34,8 +35,6 @@ from task_generator.task_config import TaskConfig
 FAMILIES = ("mlp", "conv", "autoencoder", "vae", "rnn_lm", "logistic_regression", "algorithmic")
 STREAM = 1
 """The shipped timings are of stream 0."""
-WIDTH = 1.2815515655446004
-"""Standard deviations within which 80 % lie."""
 CHOICES = 5
 
 
@@ -87,7 +86,7 @@ def _report(number: int, timings: list[StepTiming], seconds: np.ndarray, base: R
         predicted = model.predict(_configs([timings[i] for i in left]))
         log_ratio = np.log(predicted.seconds / seconds[left])
         errors.append(np.abs(np.exp(log_ratio) - 1))
-        inside.append(np.abs(log_ratio) < WIDTH * predicted.log_std)
+        inside.append(np.abs(log_ratio) < INTERVAL_Z * predicted.log_std)
     median, p90 = (np.mean([np.quantile(e, q) for e in errors]) for q in (0.5, 0.9))
     print(
         f"after {number:2d} timings: relative error median {median:.0%}, 90th percentile {p90:.0%}; "

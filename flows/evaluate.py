@@ -17,16 +17,15 @@ from flows.evaluation.settings import evaluation_config, evaluation_spec, evalua
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
 from flows.parameters import EvaluateParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
-from flows.record import recall, remember
+from flows.record import remember
 from flows.report_data import collect
 from flows.reporting import (
-    EvaluationReport,
     headline,
     learning_curves_png,
     speedup_cdf_png,
     task_rows,
 )
-from flows.selection import lineage, selection_remark
+from flows.selection import lineage
 from flows.session import Session, current_session
 from task_generator.evaluation_set import EvaluationTask
 
@@ -83,15 +82,6 @@ def _label(optimizer: OptimizerReference) -> str:
     return f"{architecture} v{optimizer.version}" if optimizer.version is not None else str(architecture)
 
 
-def remarks(report: EvaluationReport | None, session: Session) -> tuple[str, ...]:
-    """Returns what has to be known before the numbers of the last evaluation are believed, each remark once."""
-    if report is None:
-        return ()
-    whose = (recall(session.workspace, "evaluation") or {}).get("lineage", ())
-    selected = selection_remark(session.workspace, whose, [task.name for task in report.tasks])
-    return tuple(dict.fromkeys((*report.remarks, *(() if selected is None else (selected,)))))
-
-
 @flow(name="evaluate", flow_run_name="{parameters.optimizer}")
 def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str, float]:
     """Compares a learned optimizer with tuned Adam and AdamW: learning curves, final losses, speed-ups."""
@@ -100,7 +90,7 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str,
         summary = run_evaluation(parameters, session)
         data = collect(session.workspace)
         session.reporter.line(headline(data))
-        for remark in remarks(data.evaluation, session):
+        for remark in data.evaluation.remarks if data.evaluation else ():
             session.reporter.line(f"[red]{escape(remark)}[/red]")
         publish_table("evaluation", task_rows(data), "Every task, with the speed-up over tuned Adam.")
         publish_markdown("evaluation-result", headline(data))

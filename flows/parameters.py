@@ -140,7 +140,7 @@ class FitParameters(Parameters):
 
     fit_seed: Seed = Field(0, description="Decides folds and initial weights.")
     compare: bool = Field(
-        False, description="Fit the paper's networks too and show how they compare; takes minutes."
+        False, description="Fit the paper's networks too and show how they compare; takes much longer."
     )
     min_growth: float = Field(
         0.0,

@@ -141,9 +141,8 @@ class DaskWorkerPool:
         """
         if self._cluster is None or self._is_closed or self._is_fresh:
             return
-        with contextlib.suppress(
-            TimeoutError
-        ):  # a slow machine: units wait for the workers, with their own limit
+        # On a slow machine units wait for the workers, with a limit of their own.
+        with contextlib.suppress(TimeoutError):
             self._client.restart(timeout=REFRESH_SECONDS)
         self._home_of.clear()
         self._is_fresh = True

@@ -145,7 +145,7 @@ WINDOWED = PersistentEsConfig(
 
 def at(step: int, stop: int) -> Trajectory:
     whole = [np.int32(number) for number in (100, stop, step, 1)]
-    return Trajectory(None, None, *whole, None, None)  # type: ignore[arg-type]
+    return Trajectory(None, None, *whole, None, None)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_window_is_as_long_as_expected_or_as_what_is_left(
 ) -> None:
     estimator = derive(WINDOWED, **changes)
     units = units_of(tiny_tasks[:1] * 3, estimator, outer_step=outer_step)
-    states = [PersistentState(at(*where), None) for where in ((40, 100), (95, 100), (100, 100))]  # type: ignore[arg-type]
+    states = [PersistentState(at(*where), None) for where in ((40, 100), (95, 100), (100, 100))]
     np.testing.assert_allclose(inner_steps(estimator, units, states), expected, rtol=1e-2)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lopt.baseline_loss import LEARNING_RATES, measure_baseline_loss
-from tests.support.learned_rate import QuadraticFamily
+from tests.support.learned_rate import Curvature, QuadraticFamily, QuadraticTask
 
 HORIZON = 12
 
@@ -39,10 +39,12 @@ def test_it_is_the_least_final_loss_of_all_rates(horizon: int) -> None:
 
 
 def test_divergence_is_the_cap() -> None:
+    class NeverFinite(QuadraticTask):
+        def normalize(self, loss: jax.Array) -> jax.Array:
+            return loss * jnp.nan
+
     class Diverging(QuadraticFamily):
-        def task(self, dynamic):  # type: ignore[no-untyped-def]
-            task = super().task(dynamic)
-            task.normalize = lambda loss: loss * jnp.nan
-            return task
+        def task(self, dynamic: Curvature) -> QuadraticTask:
+            return NeverFinite(dynamic)
 
     assert measure_baseline_loss(Diverging(), horizon=HORIZON, split="outer_valid", cap=7.0) == 7.0

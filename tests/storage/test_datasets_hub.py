@@ -65,7 +65,7 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
     def fail(name: str, *arguments: object, **keywords: object) -> object:
         if name == "datasets":
             raise ImportError(name)
-        return real(name, *arguments, **keywords)  # type: ignore[arg-type]
+        return real(name, *arguments, **keywords)
 
     monkeypatch.delitem(sys.modules, "datasets", raising=False)
     monkeypatch.setattr(builtins, "__import__", fail)
