@@ -177,11 +177,6 @@ class EvaluationSummary(JsonModel):
             finite=np.isfinite(losses.reshape(len(results), self.config.num_seeds)),
         )
 
-    def scores(self, optimizer: str, *, held_out: bool | None = None) -> np.ndarray:
-        """Returns every seed's own speed-up, [tasks, seeds]; arguments as above."""
-        rows = [t.result(optimizer).seed_speedups for t in self._chosen(held_out)]
-        return np.asarray(rows, np.float64) if rows else np.zeros((0, self.config.num_seeds))
-
     def _chosen(self, held_out: bool | None) -> list[TaskResult]:
         # What is not known to be held out counts as trained on.
         return [t for t in self.tasks if held_out is None or bool(t.held_out) == held_out]

@@ -28,7 +28,7 @@ class ChampionRatioConfig(AbstractComparison):
         """Returns whether the ratio is large enough."""
         tasks = {None: "", True: "held-out ", False: "in-distribution "}[self.held_out]
         candidate, champion = on_both(candidate, champion, held_out=self.held_out)
-        num_tasks, num_seeds = candidate.scores(CANDIDATE).shape
+        num_tasks, num_seeds = candidate.speedups(CANDIDATE).finite.shape
         if num_tasks == 0:
             return GateCheck(
                 name=self.check_name, passed=False, reason=f"no {tasks}task was evaluated: nothing to compare"

@@ -21,8 +21,8 @@ class EnoughEvidenceConfig(AbstractCondition):
     def check(self, candidate: EvaluationSummary, champion: EvaluationSummary | None) -> GateCheck:
         """Returns whether there is."""
         del champion
-        num_tasks, num_seeds = candidate.scores(CANDIDATE).shape
-        num_held_out = len(candidate.scores(CANDIDATE, held_out=True))
+        num_tasks, num_seeds = candidate.speedups(CANDIDATE).finite.shape
+        num_held_out = len(candidate.speedups(CANDIDATE, held_out=True).tasks)
         enough = (
             num_tasks >= self.min_tasks and num_held_out >= self.min_held_out and num_seeds >= self.min_seeds
         )

@@ -24,7 +24,7 @@ class GainOverInitialisationConfig(AbstractCondition):
         """Returns whether it did; without such a task nothing has shown it."""
         del champion
         name = "held-out" if self.held_out else "in-distribution"
-        num_tasks, num_seeds = candidate.scores(CANDIDATE, held_out=self.held_out).shape
+        num_tasks, num_seeds = candidate.speedups(CANDIDATE, held_out=self.held_out).finite.shape
         if num_tasks == 0:
             return GateCheck(name=name, passed=not self.needs_tasks, reason=_no_task(name, candidate))
         trained = candidate.geometric_mean_speedup(CANDIDATE, held_out=self.held_out)

@@ -238,6 +238,6 @@ def test_what_is_not_known_to_be_held_out_counts_as_trained_on() -> None:
     unknown = EvaluationSummary(
         config=known.config, tasks=tuple(derive(task, held_out=None) for task in known.tasks)
     )
-    assert known.scores("candidate", held_out=True).shape == (1, 2)
-    assert unknown.scores("candidate", held_out=True).shape[0] == 0
-    assert unknown.scores("candidate", held_out=False).shape == (2, 2)
+    assert known.speedups("candidate", held_out=True).finite.shape == (1, 2)
+    assert unknown.speedups("candidate", held_out=True).finite.shape[0] == 0
+    assert unknown.speedups("candidate", held_out=False).finite.shape == (2, 2)
