@@ -182,10 +182,10 @@ def _beside(count: int) -> None:
     """Prints how seconds change when a second process times something else meanwhile."""
     rng = np.random.default_rng(2)
     configs = [sample_task_config(DISTRIBUTION, rng, seconds=4e-4) for _ in range(count)]
-    alone = [_time(config) for config in configs]
+    alone = _time_each(configs, "alone")
     other = lifeline.start([sys.executable, __file__, "--busy"], grace=0.0)  # ends with this process, however
     try:
-        beside = [_time(config) for config in configs]
+        beside = _time_each(configs, "beside")
     finally:
         lifeline.stop(other, timeout=10.0)
     pairs = [
@@ -200,6 +200,15 @@ def _beside(count: int) -> None:
         f"beside a second process that times, over alone: median {middle:.2f}, 80 % between {low:.2f} and "
         f"{high:.2f}, of {len(pairs)} configurations; median share of a core {share:.2f}"
     )
+
+
+def _time_each(configs: list[TaskConfig], how: str) -> list[StepTiming]:
+    timings = []
+    for number, config in enumerate(configs, start=1):
+        timings.append(_time(config))
+        seconds = timings[-1].seconds_per_step
+        print(f"  {how} {number}/{len(configs)} {seconds or timings[-1].reason} · {config.label}", flush=True)
+    return timings
 
 
 def _time_for_ever() -> NoReturn:
