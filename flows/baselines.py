@@ -16,7 +16,7 @@ def run_baselines(parameters: BaselinesParameters, session: Session) -> list[dic
     """Computes what is not stored. Returns a row per baseline: how many curves, and how fast they were."""
     tasks, config = evaluation_tasks(parameters), evaluation_config(parameters)
     progress = ProgressArtifact("baselines-progress", "Sets of learning curves computed.")
-    batches = compute_curves(plan_baselines(tasks, config), session, progress)
+    batches = compute_curves(plan_baselines(tasks, config), session, progress).batches
     rows = []
     for trials in config.trials:
         costs = [batches[task.name, trials.baseline].seconds_per_step for task in tasks]

@@ -59,13 +59,13 @@ def _evaluate(
 ) -> dict[str, Any]:
     jobs = plan_jobs(tasks, optimizer, config)
     progress = ProgressArtifact("evaluation-progress", "Sets of learning curves computed.")
-    batches = compute_curves(jobs, session, progress)
-    summary = build_summary(tasks, batches, config, optimizer.trained_on)
+    curves = compute_curves(jobs, session, progress)
+    summary = build_summary(tasks, curves.batches, config, optimizer.trained_on)
     if parameters.clock:
         summary = with_step_costs(summary, tasks, optimizer, session)
     report = build_report(
         tasks,
-        batches,
+        curves,
         summary,
         set_name=" + ".join(parameters.evaluation_sets),
         label=_label(optimizer),

@@ -88,7 +88,9 @@ def _measured(record: dict[str, Any]) -> str:
 def _machine(record: dict[str, Any]) -> MachineReport | None:
     """Returns what the workers of an evaluation ran on; None where an earlier version did not record it."""
     measured = record.get("measured")
-    return None if measured is None else MachineReport.model_validate(measured["machine"])
+    if measured is None:
+        return None
+    return MachineReport.model_validate({**measured["machine"], "when": measured["time"]})
 
 
 def locations(workspace: Workspace) -> tuple[Location, ...]:

@@ -22,6 +22,8 @@ from storage.errors import explain_os_errors
 from storage.files import check_path, remove_folder, remove_leftovers
 from storage.packing import unpack
 
+IMPORTED = "imported"
+"""Label of a curve that was not computed here: the name of the file that it came with."""
 _TREE = "curve"
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _ADDED = ("data", "version")

@@ -21,7 +21,7 @@ from flows.commands.running import run_step, settings_from
 
 curves_app = typer.Typer(
     name="curves",
-    help="Look at the stored learning curves, each of which is computed once.\n\n"
+    help="The stored learning curves, each computed once: take them elsewhere, or bring them from there.\n\n"
     "Example: keirin curves export curves.parquet",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -128,7 +128,26 @@ def export(
 
     Example: keirin curves export curves.parquet
     """
-    from flows.evaluation.export import export_curves
+    from flows.evaluation.parquet import export_curves
 
     del debug
     typer.echo(export_curves(settings_from(home).home, path))
+
+
+@curves_app.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="Files that `keirin curves export` wrote.")],
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Add the curves of an export, so that evaluations here need not compute them; what is stored stays.
+
+    An evaluation that rests on imported curves says so.
+
+    Example: keirin curves import curves.parquet
+    """
+    from flows.evaluation.parquet import import_curves
+
+    del debug
+    for path in paths:
+        typer.echo(import_curves(settings_from(home).home, path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.servers.running_services import read_services
@@ -83,6 +84,8 @@ def _results(record: dict[str, Any], console: Console) -> None:
             f"{report['horizon']} steps: {evaluation['headline']}",
             highlight=False,
         )
+        for remark in report.get("remarks", ()):
+            console.print(f"    [red]{escape(remark)}[/red]", highlight=False)
 
 
 def _last_decision(workspace: Workspace, console: Console) -> None:

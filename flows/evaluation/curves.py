@@ -6,9 +6,10 @@ one optimizer on one task in one program: those that are not stored, and no othe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from flows.session import Session
 from flows.workers.facts import curve_labels, workers_facts
 from flows.workers.units import curve_unit
 from lopt.baselines import Setting
-from storage.curves import CurveKey, CurveRow
+from storage.curves import IMPORTED, CurveKey, CurveRow
 from task_generator.evaluation_set import EvaluationTask
 
 LEARNED = "learned"
@@ -98,6 +99,18 @@ class CurveJob:
         return rows
 
 
+class Curves(NamedTuple):
+    """The curves of an evaluation.
+
+    Attributes:
+      batches: By (task name, optimizer's name).
+      imported: How many were not computed here, by the file that they came with.
+    """
+
+    batches: dict[tuple[str, str], CurveBatch]
+    imported: Counter[str]
+
+
 def plan_jobs(
     tasks: list[EvaluationTask], optimizer: OptimizerReference, config: EvaluationConfig
 ) -> list[CurveJob]:
@@ -116,16 +129,16 @@ def plan_baselines(tasks: list[EvaluationTask], config: EvaluationConfig) -> lis
     return [job for task in tasks for job in _baselines(task, config, versions)]
 
 
-def compute_curves(
-    jobs: list[CurveJob], session: Session, on_percent: Listener
-) -> dict[tuple[str, str], CurveBatch]:
-    """Returns the curves by (task name, optimizer's name); computes those that are not stored, and no others."""
+def compute_curves(jobs: list[CurveJob], session: Session, on_percent: Listener) -> Curves:
+    """Returns the curves of all jobs; computes those that are not stored, and no others."""
     parts: dict[int, CurveBatch] = {}
+    imported: Counter[str] = Counter()
     incomplete: dict[int, Rows] = {}
     units: list[tuple[int, MissingCurves]] = []
     planned: set[str] = set()
     for number, job in enumerate(jobs):
         rows = _stored(job, session)
+        imported.update(row.labels[IMPORTED] for row in rows.values() if IMPORTED in row.labels)
         if len(rows) == len(job.settings) * len(job.unit.seeds):
             parts[number] = _batch(job, rows)
         else:
@@ -146,7 +159,7 @@ def compute_curves(
             progress.advance(note=f"{jobs[number].task.name}, {jobs[number].role}")
     for number, rows in incomplete.items():
         parts[number] = _batch(jobs[number], rows | _stored(jobs[number], session, besides=rows))
-    return _joined(jobs, parts)
+    return Curves(_joined(jobs, parts), imported)
 
 
 def curve_unit_on_these_data(unit: CurveUnit, settings: tuple[Any, ...], data: dict[str, str]) -> CurveBatch:

@@ -18,7 +18,7 @@ from curriculum.evaluation.summary import (
     summarize_task,
 )
 from curriculum.training_domain import TrainingDomain, is_held_out
-from flows.evaluation.curves import LEARNED
+from flows.evaluation.curves import LEARNED, Curves
 from flows.evaluation.losses import loss_rows
 from flows.evaluation.tables import build_tables
 from flows.reporting import (
@@ -73,7 +73,7 @@ def build_summary(
 
 def build_report(
     tasks: Sequence[EvaluationTask],
-    batches: Batches,
+    curves: Curves,
     summary: EvaluationSummary,
     *,
     set_name: str,
@@ -83,12 +83,12 @@ def build_report(
 
     Args:
       tasks: In the order of `summary.tasks`.
-      batches: The curves by (task name, optimizer).
+      curves: Every curve.
       summary: Of the same curves.
       set_name: What the tasks are called together.
       label: What the learned optimizer is called.
     """
-    config = summary.config
+    config, batches = summary.config, curves.batches
     drawn = _drawn(config)
     baselines = [OptimizerInfo(name=n, label=BASELINES[n].label, role="baseline") for n in drawn]
     if config.normalizer not in drawn:
@@ -110,7 +110,7 @@ def build_report(
         ),
         tables=build_tables(summary, tasks, batches, label),
         losses=loss_rows(summary, tasks, batches, label),
-        remarks=_remarks(summary),
+        remarks=(*_remarks(summary), *_imported(curves)),
     )
 
 
@@ -136,6 +136,14 @@ def _remarks(summary: EvaluationSummary) -> tuple[str, ...]:
             "in training: the weights do not say what they were trained on, or a distribution has changed since."
         )
     return tuple(remarks)
+
+
+def _imported(curves: Curves) -> tuple[str, ...]:
+    """Returns what was not computed here, and so is as good as whoever computed it."""
+    if not curves.imported:
+        return ()
+    files = ", ".join(f"{count} with {name}" for name, count in sorted(curves.imported.items()))
+    return (f"Some of the curves were imported, not computed here: {files}.",)
 
 
 def _task_report(

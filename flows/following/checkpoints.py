@@ -169,7 +169,7 @@ class Follower:
         is_first = self.report is None or not self.report.points
         # The first one takes long: that of the others is a line of the table.
         with contextlib.nullcontext() if is_first else self._session.quietly():
-            batches = compute_curves(jobs, self._session, lambda _: None)
+            batches = compute_curves(jobs, self._session, lambda _: None).batches
         summary = build_summary(self._tasks, batches, self._config, optimizer.trained_on)
         return record_evaluation(
             workspace, optimizer.fingerprint, spec, summary.model_dump(mode="json"), asked_for=False

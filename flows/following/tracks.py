@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flows.evaluation.settings import VERSION
 from flows.reporting import TrackPoint, TrackReport
 from storage.errors import StorageError, explain_os_errors
 from storage.files import check_name, locked, read_json, write_json
@@ -55,7 +56,8 @@ class TrackFile:
             points = {known.outer_step: known for known in self.report.points} | {point.outer_step: point}
             ordered = tuple(points[step] for step in sorted(points))
             report = self._empty.model_copy(update={"points": ordered})
-            write_json(self._path, {"run_id": run_id, "report": report.model_dump(mode="json")})
+            document = {"run_id": run_id, "version": VERSION, "report": report.model_dump(mode="json")}
+            write_json(self._path, document)
         return report
 
     def _read(self) -> dict[str, Any]:
@@ -64,11 +66,21 @@ class TrackFile:
 
 
 def read_tracks(workspace: Workspace) -> tuple[TrackReport, ...]:
-    """Returns every track of a workspace, the one changed last at the end."""
+    """Returns every track of a workspace, the one changed last at the end.
+
+    Those made with another definition of the numbers (`flows.evaluation.settings.VERSION`) are left out.
+
+    Raises:
+      StorageError: If a file is none.
+    """
     files = sorted(_folder(workspace).glob("*.json"), key=lambda path: (path.stat().st_mtime, path.name))
     documents = [document for path in files if isinstance(document := read_json(path), dict)]
     try:
-        return tuple(TrackReport.model_validate(document["report"]) for document in documents)
+        return tuple(
+            TrackReport.model_validate(document["report"])
+            for document in documents
+            if document.get("version") == VERSION
+        )
     except (KeyError, ValueError) as error:
         raise StorageError(f"a track in `{_folder(workspace)}` is not one: {error}. Remove it.") from error
 

@@ -30,6 +30,8 @@ class MachineReport(ReportModel):
     accelerator: str | None = None
     versions: tuple[tuple[str, str], ...] = ()
     """Pairs (package, version), in the order they are shown."""
+    when: datetime | None = None
+    """When the evaluation measured on it; None where the page has none, or does not know."""
 
 
 class StageReport(ReportModel):

@@ -24,8 +24,8 @@ from curriculum.evaluation.curves import CurveBatch, CurveUnit
 from curriculum.evaluation.summary import EvaluationConfig
 from curriculum.worker import InProcessWorkerPool
 from flows.evaluation.curves import CurveJob, compute_curves, plan_baselines, plan_jobs
-from flows.evaluation.export import export_curves
 from flows.evaluation.missing_curves import MissingCurves, missing_curves
+from flows.evaluation.parquet import export_curves, import_curves
 from flows.evaluation.records import settings_fingerprint
 from flows.evaluation.settings import evaluation_spec
 from flows.evaluation.versions import data_versions
@@ -103,7 +103,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compute(jobs: list[CurveJob], session: Session) -> dict[tuple[str, str], CurveBatch]:
-    return compute_curves(jobs, session, lambda _: None)
+    return compute_curves(jobs, session, lambda _: None).batches
 
 
 def optimizer(value: float, initial: float = 0.0) -> OptimizerReference:
@@ -193,6 +193,25 @@ def test_a_damaged_curve_is_computed_again_once(session: Session, spy: SpyPool) 
     assert spy.taken() == []
     message = export_curves(session.workspace.root, session.workspace.root / "curves.parquet")
     assert message == f"45 curves in {session.workspace.root / 'curves.parquet'}"
+
+
+@made_up_units
+def test_imported_curves_are_found_and_counted(tmp_path: Path, session: Session, spy: SpyPool) -> None:
+    jobs = plan_baselines([DIGITS], CONFIG)
+    compute(jobs, session)
+    expected = compute(jobs, session)["t", "adam"]
+    spy.taken()
+    path = tmp_path / "theirs.parquet"
+    export_curves(session.workspace.root, path)
+    own = session.curves.get(jobs[0].key(0, 0))
+    assert own is not None
+    shutil.rmtree(session.curves.path)
+    session.curves.append(own)
+    import_curves(session.workspace.root, path)
+    found = compute_curves(jobs, session, lambda _: None)
+    assert spy.taken() == []
+    assert found.imported == {"theirs.parquet": 44}
+    np.testing.assert_array_equal(found.batches["t", "adam"].losses["train"], expected.losses["train"])
 
 
 def test_curves_that_were_added_are_those_of_all_at_once(tmp_path: Path, session: Session) -> None:

@@ -1,13 +1,13 @@
-"""What an evaluation makes of curves: tables, remarks, the drawn few; and the curves' own file."""
+"""What an evaluation makes of curves: tables, remarks, the drawn few."""
 
 from __future__ import annotations
 
 import html
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from curriculum.evaluation.baseline_budgets import Trials
@@ -16,8 +16,7 @@ from curriculum.evaluation.summary import EvaluationConfig
 from curriculum.phases import get_phase
 from curriculum.training_domain import domain_of
 from flows.artifacts import ArtifactSpec
-from flows.evaluation.curves import TRIALS_PER_UNIT, _joined, hyperparameters, plan_baselines
-from flows.evaluation.export import export_curves
+from flows.evaluation.curves import TRIALS_PER_UNIT, Curves, _joined, hyperparameters, plan_baselines
 from flows.evaluation.records import find_evaluation, record_evaluation
 from flows.evaluation.report import build_report, build_summary
 from flows.evaluation.settings import VERSION, evaluation_tasks
@@ -27,7 +26,6 @@ from flows.reporting import ReportData, render_html
 from flows.reporting.data import MachineReport
 from flows.reporting.table_views import table_views, tables_lead
 from lopt.config import derive
-from storage.curves import CurveKey, CurveRow, CurveStore
 from storage.workspace import Workspace
 from task_generator.evaluation_set import EVALUATION_SETS, get_evaluation_set
 
@@ -61,7 +59,17 @@ def batches(rng: np.random.Generator) -> dict[tuple[str, str], CurveBatch]:
 def report_of(trained_on: tuple | None) -> object:
     curves = batches(np.random.default_rng(0))
     summary = build_summary(TASKS, curves, CONFIG, trained_on)
-    return build_report(TASKS, curves, summary, set_name="x", label="pacer v3")
+    return build_report(TASKS, Curves(curves, Counter()), summary, set_name="x", label="pacer v3")
+
+
+def test_a_report_says_which_curves_came_from_elsewhere() -> None:
+    curves = batches(np.random.default_rng(0))
+    summary = build_summary(TASKS, curves, CONFIG, None)
+    report = build_report(
+        TASKS, Curves(curves, Counter({"theirs.parquet": 7})), summary, set_name="x", label="pacer v3"
+    )
+    assert report.remarks[-1] == "Some of the curves were imported, not computed here: 7 with theirs.parquet."
+    assert not any("imported" in remark for remark in report_of(None).remarks)
 
 
 def test_tables_have_every_baseline_and_only_held_out_tasks() -> None:
@@ -215,20 +223,3 @@ def test_hyperparameters_are_json_and_tell_trials_apart() -> None:
     found = [hyperparameters(setting) for setting in Trials("nadamw", 50).settings()]
     assert len({json.dumps(each, sort_keys=True) for each in found}) == 50
     assert hyperparameters(Trials("adam", 15).settings()[3]) == {"learning_rate": 3e-06}
-
-
-def test_export_has_a_row_per_curve(tmp_path: Path) -> None:
-    store = CurveStore(Workspace(tmp_path / "home").curves)
-    for seed in range(3):
-        key = CurveKey("abc", "adam", 20, seed, {"learning_rate": 0.1})
-        losses = {"train": np.asarray([2.0, np.nan], np.float32)}
-        store.append(CurveRow(key, np.asarray([0, 20]), losses, 1.5, {"task_name": "mlp", "role": "adam"}))
-    message = export_curves(tmp_path / "home", tmp_path / "out" / "curves.parquet")
-    assert message.startswith("3 curves in ")
-    table = pq.read_table(tmp_path / "out" / "curves.parquet").to_pylist()
-    assert sorted(row["seed"] for row in table) == [0, 1, 2]
-    assert table[0]["step"] == [0, 20]
-    assert table[0]["loss_train"][0] == 2.0
-    assert np.isnan(table[0]["loss_train"][1])
-    with pytest.raises(ValueError, match=r"must end in \.parquet"):
-        export_curves(tmp_path / "home", tmp_path / "curves.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -135,6 +136,11 @@ def test_the_whole_story(session: Session, pool: Any) -> None:
     page = render_html(data)
     assert f"Evaluation during {RUN}" in page
     assert "1 task, 1 seed, 10 inner steps; 3 checkpoints" in page
+
+    (path,) = (session.workspace.root / "tracks").glob("*.json")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "version": document["version"] - 1}))
+    assert collect(session.workspace).tracks == ()  # other numbers under the same names
 
 
 @made_up_units

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from report_reading import console_text, read
@@ -92,6 +93,14 @@ def test_an_empty_report_says_what_to_run(data: ReportData) -> None:
     assert reporting.task_rows(empty) == []
     with pytest.raises(ValueError, match="keirin evaluate"):
         reporting.speedup_cdf_png(empty)
+
+
+def test_the_page_and_its_evaluation_have_each_their_day(data: ReportData) -> None:
+    when = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    dated = data.model_copy(update={"machine": data.machine.model_copy(update={"when": when})})
+    text = " ".join(read(reporting.render_html(dated)).text)
+    assert f"{data.created:%Y-%m-%d %H:%M} UTC, evaluated on 2026-01-02 03:04 UTC" in text
+    assert "evaluated on" not in " ".join(read(reporting.render_html(data)).text)
 
 
 def test_a_track_has_every_percentile_by_name_on_the_page(data: ReportData) -> None:

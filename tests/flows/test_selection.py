@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from promotions import MODEL, events, promote, record, steady, three_versions, uri
 from rich.console import Console
 
+from flows.commands.status import show_status
 from flows.evaluate import evaluate
 from flows.optimizer_reference import initial_theta
 from flows.parameters import EvaluateParameters
 from flows.progress import Reporter
 from flows.record import recall
+from flows.report_data import collect
 from flows.selection import lineage, selection_remark
 from flows.session import Session, use_session
 from flows.settings import RuntimeSettings
@@ -121,4 +124,9 @@ def test_remarks_are_printed_in_red(
     assert promote(session, 1, gate=str(gate))
     second = printed()
     assert (second.count(unknown), second.count(decided)) == (1, 1)
+    status = Console(record=True, width=500, file=io.StringIO())
+    show_status(RuntimeSettings(home=session.workspace.root), status)
+    assert status.export_text(styles=True).count(unknown) == 1
+    measured = recall(session.workspace, "evaluation")["measured"]["time"]
+    assert collect(session.workspace).machine.when == datetime.fromisoformat(measured)
     assert recall(session.workspace, "evaluation")["lineage"] == list(lineage(uri(1), session))

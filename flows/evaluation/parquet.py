@@ -1,0 +1,156 @@
+"""Learning curves as one parquet file: for pandas, DuckDB or Polars, or for another workspace to import."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.evaluation.versions import CURVES_VERSION
+from storage.curves import IMPORTED, CurveKey, CurveRow, CurveStore
+from storage.errors import StorageError, explain_os_errors
+from storage.files import check_path
+from storage.workspace import Workspace
+
+LABELS = ("task_name", "role", "jax", "optax", "platform")
+_LOSS = "loss_"
+_COLUMNS = {
+    "task",
+    "optimizer",
+    "hyperparameters",
+    "horizon",
+    "seed",
+    "seconds",
+    "data",
+    "curves_version",
+    "step",
+}
+
+
+def export_curves(home: Path, path: Path) -> str:
+    """Writes the curves of a workspace to `path`, which is replaced whole or not at all. Returns what was written.
+
+    A row: task (fingerprint), task_name, optimizer (a baseline's name, or a fingerprint), role, hyperparameters
+    (JSON), horizon, seed, seconds (of the whole run), data (JSON: version by name), curves_version (0: of before
+    versions), jax, optax and platform of its worker, step (a list), and per split a list of losses.
+
+    Raises:
+      ValueError: If the file would not be parquet.
+    """
+    target = _parquet(path, "an export")
+    rows, damaged = CurveStore(Workspace(home).curves).query_all()
+    table = pa.Table.from_pylist([_record(row) for row in rows])
+    partial = target.with_name(f".{target.name}.part")
+    with explain_os_errors(target, "export the curves"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(target)
+    return f"{len(rows)} curves in {target}{_left_out(damaged)}"
+
+
+def import_curves(home: Path, path: Path) -> str:
+    """Adds the curves of an export to a workspace, where evaluations find them. Returns what was added.
+
+    A curve that is stored already stays as it is. Imported ones are marked so, with the file's name, and an
+    evaluation that rests on one says so. Those of another version of the code are left out: none would be found.
+
+    Raises:
+      ValueError: If the file's name does not end in .parquet.
+      StorageError: If there is no such file, or it is no export of curves; nothing is added.
+    """
+    source = _parquet(path, "an import")
+    rows = [_row(record, source) for record in _read(source)]  # all are read before any is added
+    store = CurveStore(Workspace(home).curves)
+    fate = Counter(_add(store, row) for row in rows)
+    return f"{len(rows)} curves in {source}: " + ", ".join(f"{count} {what}" for what, count in fate.items())
+
+
+def _add(store: CurveStore, row: CurveRow) -> str:
+    if row.key.version != CURVES_VERSION:
+        return f"left out (version {row.key.version} of the code, here {CURVES_VERSION})"
+    return "added" if store.append(row) else "stored before"
+
+
+def _parquet(path: Path, what: str) -> Path:
+    if path.suffix != ".parquet":
+        raise ValueError(f"`path` must end in .parquet, got {str(path)!r}")
+    return check_path(path, what)
+
+
+def _read(source: Path) -> list[dict[str, Any]]:
+    if not source.is_file():
+        raise StorageError(f"there is no file `{source}`. `keirin curves export` writes one.")
+    try:
+        with explain_os_errors(source, "import curves"):
+            table = pq.read_table(source)
+    except pa.ArrowException as error:
+        raise StorageError(
+            f"`{source}` is not parquet: {error}. `keirin curves export` writes it."
+        ) from error
+    missing = _COLUMNS - set(table.column_names)
+    if missing:
+        raise StorageError(
+            f"`{source}` is no export of curves: it lacks the columns {', '.join(sorted(missing))}. "
+            "`keirin curves export` writes one that has them."
+        )
+    records: list[dict[str, Any]] = table.to_pylist()
+    return records
+
+
+def _left_out(damaged: Sequence[Path]) -> str:
+    if not damaged:
+        return ""
+    first = f"the first is `{damaged[0]}`"
+    return f"; {len(damaged)} damaged, left out: {first}. An evaluation that needs one computes it again"
+
+
+def _record(row: CurveRow) -> dict[str, object]:
+    return {
+        "task": row.key.task,
+        "optimizer": row.key.optimizer,
+        "hyperparameters": json.dumps(row.key.hyperparameters, sort_keys=True),
+        "horizon": row.key.horizon,
+        "seed": row.key.seed,
+        "seconds": row.seconds,
+        "data": json.dumps(row.key.data, sort_keys=True),
+        "curves_version": row.key.version,
+        **{name: row.labels.get(name, "") for name in LABELS},
+        "step": row.step.tolist(),
+        **{f"{_LOSS}{split}": values.tolist() for split, values in row.losses.items()},
+    }
+
+
+def _row(record: dict[str, Any], source: Path) -> CurveRow:
+    losses = {
+        name: values for name, values in record.items() if name.startswith(_LOSS) and values is not None
+    }
+    try:
+        key = CurveKey(
+            task=str(record["task"]),
+            optimizer=str(record["optimizer"]),
+            horizon=int(record["horizon"]),
+            seed=int(record["seed"]),
+            hyperparameters=dict(json.loads(record["hyperparameters"])),
+            data=dict(json.loads(record["data"])),
+            version=int(record["curves_version"]),
+        )
+        row = CurveRow(
+            key=key,
+            step=np.asarray(record["step"], np.int64),
+            losses={
+                name.removeprefix(_LOSS): np.asarray(values, np.float64) for name, values in losses.items()
+            },
+            seconds=float(record["seconds"]),
+            labels={name: str(record.get(name) or "") for name in LABELS} | {IMPORTED: source.name},
+        )
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"`{source}` has a row that is no curve: {error}. Export it again.") from error
+    if not losses or {len(values) for values in row.losses.values()} != {len(row.step)}:
+        raise StorageError(f"`{source}` has a curve without a loss for each of its steps. Export it again.")
+    return row

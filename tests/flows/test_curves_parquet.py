@@ -1,0 +1,112 @@
+"""Curves in a file: what is exported and imported again is the same curve, and nothing else gets in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.evaluation.parquet import export_curves, import_curves
+from flows.evaluation.versions import CURVES_VERSION
+from storage.curves import IMPORTED, CurveKey, CurveRow, CurveStore
+from storage.errors import StorageError
+from storage.workspace import Workspace
+
+LABELS = {"task_name": "mlp", "role": "adam", "jax": "0.10.2", "optax": "0.2.8", "platform": "cpu"}
+
+
+def curve(seed: int, *, version: int = CURVES_VERSION, loss: float = 2.0) -> CurveRow:
+    """A curve whose float32 losses have no short decimal form, and one of which is not a number."""
+    key = CurveKey("abc", "adam", 20, seed, {"learning_rate": 0.1}, {"mnist": "5f"}, version)
+    losses = {
+        "train": np.asarray([loss / 3, np.nan], np.float32),
+        "outer_valid": np.asarray([loss / 7, np.inf], np.float32),
+    }
+    return CurveRow(key, np.asarray([0, 20]), losses, 1.5, LABELS)
+
+
+def store_of(home: Path) -> CurveStore:
+    return CurveStore(Workspace(home).curves)
+
+
+def exported(tmp_path: Path, *rows: CurveRow) -> Path:
+    for row in rows:
+        store_of(tmp_path / "there").append(row)
+    export_curves(tmp_path / "there", tmp_path / "out" / "curves.parquet")
+    return tmp_path / "out" / "curves.parquet"
+
+
+def test_export_has_a_row_per_curve(tmp_path: Path) -> None:
+    path = exported(tmp_path, *(curve(seed) for seed in range(3)))
+    table = pq.read_table(path).to_pylist()
+    assert sorted(row["seed"] for row in table) == [0, 1, 2]
+    assert table[0]["step"] == [0, 20]
+    assert table[0]["loss_train"][0] == np.float32(2 / 3)
+    assert np.isnan(table[0]["loss_train"][1])
+    with pytest.raises(ValueError, match=r"must end in \.parquet"):
+        export_curves(tmp_path / "there", tmp_path / "curves.csv")
+
+
+def test_an_imported_curve_is_the_exported_one_and_says_so(tmp_path: Path) -> None:
+    path = exported(tmp_path, curve(0), curve(1))
+    assert import_curves(tmp_path / "here", path) == f"2 curves in {path}: 2 added"
+    for seed in range(2):
+        found = store_of(tmp_path / "here").get(curve(seed).key)
+        assert found is not None
+        assert found.key == curve(seed).key
+        assert found.labels == {**LABELS, IMPORTED: "curves.parquet"}
+        assert found.seconds == 1.5
+        np.testing.assert_array_equal(found.step, [0, 20])
+        assert set(found.losses) == {"train", "outer_valid"}
+        for split, values in curve(seed).losses.items():
+            np.testing.assert_array_equal(found.losses[split], values.astype(np.float64))
+
+
+def test_what_is_stored_stays(tmp_path: Path) -> None:
+    path = exported(tmp_path, curve(0), curve(1))
+    store_of(tmp_path / "here").append(curve(0, loss=5.0))
+    message = import_curves(tmp_path / "here", path)
+    assert "1 added" in message
+    assert "1 stored before" in message
+    found = store_of(tmp_path / "here").get(curve(0).key)
+    assert found is not None
+    assert found.losses["train"][0] == np.float32(5 / 3)
+    assert IMPORTED not in found.labels
+
+
+def test_curves_of_another_version_are_left_out(tmp_path: Path) -> None:
+    path = exported(tmp_path, curve(0), curve(1, version=CURVES_VERSION + 1))
+    message = import_curves(tmp_path / "here", path)
+    assert "1 added" in message
+    assert f"1 left out (version {CURVES_VERSION + 1} of the code, here {CURVES_VERSION})" in message
+    assert len(store_of(tmp_path / "here").query()) == 1
+
+
+def test_a_file_that_is_no_export_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="there is no file"):
+        import_curves(tmp_path / "here", tmp_path / "absent.parquet")
+    with pytest.raises(ValueError, match=r"must end in \.parquet"):
+        import_curves(tmp_path / "here", tmp_path / "curves.csv")
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(StorageError, match="is not parquet"):
+        import_curves(tmp_path / "here", tmp_path / "text.parquet")
+    pq.write_table(pa.table({"task": ["abc"], "seed": [0]}), tmp_path / "other.parquet")
+    with pytest.raises(StorageError, match="lacks the columns curves_version, data, horizon"):
+        import_curves(tmp_path / "here", tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("hyperparameters", "{"), ("hyperparameters", "[1]"), ("seed", None), ("step", [0]), ("step", None)],
+)
+def test_one_bad_row_and_nothing_is_added(tmp_path: Path, column: str, value: object) -> None:
+    path = exported(tmp_path, curve(0), curve(1))
+    records = pq.read_table(path).to_pylist()
+    records[1][column] = value
+    pq.write_table(pa.Table.from_pylist(records), path)
+    with pytest.raises(StorageError, match=r"Export it again\."):
+        import_curves(tmp_path / "here", path)
+    assert store_of(tmp_path / "here").query() == []
