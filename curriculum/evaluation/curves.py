@@ -25,7 +25,7 @@ from lopt.registry import lookup
 from lopt.types import Split, Theta
 from task_generator.task_config import TaskConfig
 
-EVALUATION_SPLITS: tuple[Split, ...] = ("train", "outer_valid")
+EVALUATION_SPLITS: tuple[Split, ...] = ("train", "outer_valid", "test")
 EVALUATION_STREAM = 7_777
 """First number of every evaluation seed: apart from meta-training's streams."""
 

@@ -9,9 +9,8 @@ Each split is normalised by its own. Where no setting of the baseline improved o
 trained on, that happens), 0 is whatever did, and 1 what did not.
 
 [1] Metz et al. 2020, 3.2: outer losses are normalised by the best that a baseline achieved, and by the initial one;
-    App. E: means and medians over tasks, in training and on other data. Deviations: the floor; `best` is tuned
-    Adam's (or the extended normaliser's), where [1] does not say which baseline's it is; the other data are the
-    outer-validation split, not a test split.
+    App. E: means and medians over tasks, in training and on test data. Deviations: the floor; `best` is tuned
+    Adam's (or the extended normaliser's), where [1] does not say which baseline's it is.
 """
 
 from __future__ import annotations
@@ -67,14 +66,14 @@ class LossRow(FrozenConfig):
     num_trials: int
     train_mean: float
     train_median: float
-    held_out_data_mean: float
-    held_out_data_median: float
+    test_mean: float
+    test_median: float
     num_tasks: int
     num_seeds: int
 
 
 def make_loss_row(
-    name: str, num_trials: int, train: np.ndarray, held_out_data: np.ndarray, *, num_seeds: int
+    name: str, num_trials: int, train: np.ndarray, test: np.ndarray, *, num_seeds: int
 ) -> LossRow:
     """Returns the row of one optimizer.
 
@@ -82,7 +81,7 @@ def make_loss_row(
       name: Of the row.
       num_trials: Trainings per task.
       train: Normalised training losses [tasks].
-      held_out_data: Normalised losses [tasks] on data that were not trained on.
+      test: Normalised losses [tasks] on the test split.
       num_seeds: What each is a mean of.
     """
     return LossRow(
@@ -90,8 +89,8 @@ def make_loss_row(
         num_trials=num_trials,
         train_mean=float(np.mean(train)),
         train_median=float(np.median(train)),
-        held_out_data_mean=float(np.mean(held_out_data)),
-        held_out_data_median=float(np.median(held_out_data)),
+        test_mean=float(np.mean(test)),
+        test_median=float(np.median(test)),
         num_tasks=len(train),
         num_seeds=num_seeds,
     )

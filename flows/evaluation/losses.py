@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curriculum.evaluation.curves import EVALUATION_SPLITS, CurveBatch
+from curriculum.evaluation.curves import CurveBatch
 from curriculum.evaluation.normalized_loss import LossRow, LossScale, fit_loss_scale, make_loss_row
 from curriculum.evaluation.speedup import seed_mean, tuned_index
 from curriculum.evaluation.summary import NORMALIZERS, EvaluationConfig, EvaluationSummary
@@ -17,19 +17,21 @@ from lopt.types import Split
 from task_generator.evaluation_set import EvaluationTask
 
 Batches = Mapping[tuple[str, str], CurveBatch]
+SPLITS: tuple[Split, Split] = ("train", "test")
+"""What is reported; the outer-validation loss, stored beside them, is for choices made about optimizers."""
 
 
 class _Losses(NamedTuple):
     """One optimizer's normalised final losses by split, [tasks, trials]."""
 
     train: np.ndarray
-    held_out_data: np.ndarray
+    test: np.ndarray
     num_seeds: int
 
     def row(self, name: str, num_trials: int, chosen: np.ndarray) -> LossRow:
         """Returns the row with the trial `chosen` for each task."""
-        train, other = (values[np.arange(len(chosen)), chosen] for values in (self.train, self.held_out_data))
-        return make_loss_row(name, num_trials, train, other, num_seeds=self.num_seeds)
+        train, test = (values[np.arange(len(chosen)), chosen] for values in (self.train, self.test))
+        return make_loss_row(name, num_trials, train, test, num_seeds=self.num_seeds)
 
 
 def loss_rows(
@@ -76,7 +78,7 @@ def _scales(
             np.concatenate([batches[task.name, name].losses[split] for name in names]), config.last_point
         )
         for task in tasks
-        for split in EVALUATION_SPLITS
+        for split in SPLITS
     }
 
 
@@ -91,5 +93,5 @@ def _normalized(
         final = batches[task.name, optimizer].losses[split][:, :, config.last_point]
         return scales[task.name, split](seed_mean(final))
 
-    train, other = (np.stack([of_task(task, split) for task in tasks]) for split in EVALUATION_SPLITS)
-    return _Losses(train, other, config.num_seeds)
+    train, test = (np.stack([of_task(task, split) for task in tasks]) for split in SPLITS)
+    return _Losses(train, test, config.num_seeds)

@@ -130,7 +130,7 @@ def _losses(evaluation: EvaluationReport) -> TableView:
     return TableView(
         title="Normalised final losses",
         note=note,
-        head=("optimizer", "trainings per task", "training mean", "median", "other data mean", "median"),
+        head=("optimizer", "trainings per task", "training mean", "median", "test mean", "median"),
         rows=tuple(
             (
                 row.name,
@@ -140,8 +140,8 @@ def _losses(evaluation: EvaluationReport) -> TableView:
                     for value in (
                         row.train_mean,
                         row.train_median,
-                        row.held_out_data_mean,
-                        row.held_out_data_median,
+                        row.test_mean,
+                        row.test_median,
                     )
                 ),
             )

@@ -32,7 +32,7 @@ def test_one_task_on_which_the_baseline_hardly_moved_does_not_rule_the_mean() ->
 def test_a_row_is_over_tasks() -> None:
     row = make_loss_row("x", 3, np.asarray([0.1, 0.4, 1.0]), np.ones(3), num_seeds=2)
     assert (row.train_mean, row.train_median) == (pytest.approx(0.5), 0.4)
-    assert (row.held_out_data_mean, row.num_trials, row.num_tasks, row.num_seeds) == (1.0, 3, 3, 2)
+    assert (row.test_mean, row.num_trials, row.num_tasks, row.num_seeds) == (1.0, 3, 3, 2)
 
 
 def test_where_the_baseline_never_improves_only_who_did_counts() -> None:

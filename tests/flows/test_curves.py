@@ -28,7 +28,7 @@ from flows.evaluation.missing_curves import MissingCurves, missing_curves
 from flows.evaluation.parquet import export_curves, import_curves
 from flows.evaluation.records import settings_fingerprint
 from flows.evaluation.settings import evaluation_spec
-from flows.evaluation.versions import data_versions
+from flows.evaluation.versions import CURVES_VERSION, data_versions
 from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Reporter
 from flows.session import Session
@@ -328,5 +328,5 @@ def test_a_curve_says_what_it_was_made_with(session: Session, mnist: Path) -> No
         for row in pq.read_table(path).to_pylist()
     }
     version = WorkspaceReader(session.workspace).version("mnist")
-    assert row == (jax.__version__, "cpu", 1, json.dumps({"mnist": version}))
+    assert row == (jax.__version__, "cpu", CURVES_VERSION, json.dumps({"mnist": version}))
     assert {each.labels["optax"] for each in session.curves.query()} == {optax.__version__}

@@ -47,11 +47,11 @@ def batches(rng: np.random.Generator) -> dict[tuple[str, str], CurveBatch]:
             step = np.arange(CONFIG.num_intervals(trials.baseline) + 1) * CONFIG.eval_every
             speed = rng.uniform(0.02, 0.1, size=(trials.num_trials, 2, 1))
             losses = 2.0 * np.exp(-speed * step)
-            both = {"train": losses, "outer_valid": 1.5 * losses}
+            both = {"train": losses, "test": 1.5 * losses}
             found[task.name, trials.baseline] = CurveBatch(step, both, 1e-4)
         step = np.arange(3) * CONFIG.eval_every
         learned = np.stack([np.exp(-0.2 * step), np.exp(-0.05 * step)])[:, None] * np.ones((2, 2, 1))
-        both = {"train": 2.0 * learned, "outer_valid": 3.0 * learned}
+        both = {"train": 2.0 * learned, "test": 3.0 * learned}
         found[task.name, "learned"] = CurveBatch(step, both, 2e-4)
     return found
 
@@ -102,9 +102,7 @@ def test_normalised_losses_put_the_best_first() -> None:
     assert adam["per task Adam"].train_median <= adam["global Adam"].train_median
     assert adam["per task Adam"].train_median == adam["per task Adam"].train_mean == 0.0
     assert all(-1.0 <= row.train_median <= 1.0 for row in rows)
-    assert adam["per task Adam"].held_out_data_mean == pytest.approx(
-        0.0
-    )  # the other data's loss is a multiple
+    assert adam["per task Adam"].test_mean == pytest.approx(0.0)  # the other data's loss is a multiple
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
