@@ -43,7 +43,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import lopt
-from lopt.continuation import Continuation
+from lopt.use.continuation import Continuation
 
 ADAM_RATE = 0.01
 """The best of the grid in train_a_cnn.py."""

@@ -47,7 +47,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import lopt
-from lopt.monitoring import tensor_names
+from lopt.use.monitoring import tensor_names
 
 LEARNED = ("pacer", "celo2", "velo")
 BASELINES = ("adam", "adamw_cosine")

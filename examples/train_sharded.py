@@ -39,8 +39,8 @@ from digits_cnn import (
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import lopt
-from lopt.binding import bound_states
-from lopt.monitoring import tensor_names
+from lopt.use.binding import bound_states
+from lopt.use.monitoring import tensor_names
 
 BATCH_SIZE = 64
 ROUNDING = 1e-7

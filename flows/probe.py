@@ -14,7 +14,7 @@ from flows.probe_subject import resolve_subject, subject_fingerprint
 from flows.reporting.probe_plots import probe_png
 from flows.session import Session, current_session
 from lopt.config import derive
-from lopt.shipped import PREFIX, shipped_names
+from lopt.use.shipped import PREFIX, shipped_names
 from storage.errors import explain_os_errors
 from storage.files import write_file
 

@@ -14,9 +14,9 @@ from flows.optimizer_reference import initial_theta, optimizer_fingerprint, reso
 from flows.session import Session
 from lopt.architectures import ARCHITECTURES
 from lopt.contract import ArchitectureConfig
-from lopt.loading import theta_from_arrays
 from lopt.registry import lookup
-from lopt.shipped import is_weights_file, read_arrays
+from lopt.use.loading import theta_from_arrays
+from lopt.use.shipped import is_weights_file, read_arrays
 
 INITIAL = "initial:"
 """Before an architecture's name: the weights that meta-training starts from."""

@@ -6,26 +6,18 @@
     updates, state = opt.update(grads, state, params, value=loss)   # an optax transformation
 
 This package imports JAX, optax and pydantic. What `load` needs from a registry it asks a registered resolver for
-(see `lopt.loading`); the only files it reads itself are weights (`lopt.shipped`, `lopt.published`).
+(see `lopt.use.loading`); the only files it reads itself are weights (`lopt.use.shipped`, `lopt.published`).
 """
 
 from __future__ import annotations
 
-from lopt import published, shipped
+from lopt import published
 from lopt.architectures import ARCHITECTURES
 from lopt.baselines import BASELINES, LEARNING_RATE_GRID
-from lopt.binding import bind, rebind
 from lopt.config import FrozenConfig, derive
-from lopt.continuation import continue_run
 from lopt.estimators import ESTIMATORS
 from lopt.gradient_location import gradient_params
-from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
-from lopt.layerwise import scan_over_layers
-from lopt.loading import load, load_theta
-from lopt.monitoring import readings, step_size_monitor
 from lopt.registry import UnknownNameError
-from lopt.schedule_player import HyperparameterSchedule, export_schedule, play_schedule
-from lopt.sharding import init_sharded, keep_sharded, state_sharding
 from lopt.types import (
     LearnedOptimizer,
     MetaGradient,
@@ -34,6 +26,15 @@ from lopt.types import (
     TaskFamily,
     TaskState,
 )
+from lopt.use import shipped
+from lopt.use.binding import bind, rebind
+from lopt.use.continuation import continue_run
+from lopt.use.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
+from lopt.use.layerwise import scan_over_layers
+from lopt.use.loading import load, load_theta
+from lopt.use.monitoring import readings, step_size_monitor
+from lopt.use.schedule_player import HyperparameterSchedule, export_schedule, play_schedule
+from lopt.use.sharding import init_sharded, keep_sharded, state_sharding
 from lopt.validation_loss import validation_due
 
 __all__ = [

@@ -16,10 +16,10 @@ import numpy as np
 import optax
 
 from lopt.architectures import ARCHITECTURES
-from lopt.binding import bind
 from lopt.registry import lookup
 from lopt.stand_in import stand_in
 from lopt.types import Params
+from lopt.use.binding import bind
 from runtime_model.timed_runs import Clock, Clocks, timed_runs
 
 NO_UPDATE = "none"

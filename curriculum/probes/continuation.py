@@ -18,11 +18,11 @@ from scipy.stats import rankdata
 from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Subject, floats
 from curriculum.probes.tasks import autoencoder, conv, mlp, quadratic
 from curriculum.probes.training import run_keys
-from lopt.binding import bind
-from lopt.continuation import Continuation, continue_run
 from lopt.family_data import separate_data
 from lopt.inner_loop import InnerState, init_inner, mean_loss, unroll
 from lopt.types import PRNGKey, Scalar, TaskFamily
+from lopt.use.binding import bind
+from lopt.use.continuation import Continuation, continue_run
 from task_generator.task_config import TaskConfig
 
 COMPLETE = "complete"

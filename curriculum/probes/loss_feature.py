@@ -37,9 +37,9 @@ from lopt.architectures import ARCHITECTURES
 from lopt.delegating_task import DelegatingTask
 from lopt.family_data import Data, separate_data
 from lopt.inner_loop import InnerState
-from lopt.monitoring import step_size_monitor
 from lopt.training_gradient import LossAndGradient, value_and_grad
 from lopt.types import Batch, Dynamic, PRNGKey, Scalar, Task, TaskFamily, TaskState
+from lopt.use.monitoring import step_size_monitor
 from task_generator.families.images import ImageConfig
 from task_generator.task_config import TaskConfig
 

@@ -16,8 +16,8 @@ from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Sub
 from curriculum.probes.tasks import conv, mlp, quadratic, transformer
 from curriculum.probes.training import Learner, learner_of, run_keys, tuned, windows
 from lopt.family_data import Data, separate_data
-from lopt.monitoring import step_size_monitor, tensor_names
 from lopt.types import PRNGKey
+from lopt.use.monitoring import step_size_monitor, tensor_names
 from task_generator.task_config import TaskConfig
 
 

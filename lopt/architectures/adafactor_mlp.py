@@ -32,8 +32,8 @@ from lopt.features import published as pf
 from lopt.features import stacks as st
 from lopt.features.compiled_once import compiled_once
 from lopt.features.iteration import PUBLISHED_TIMESCALES, tanh_iteration
-from lopt.per_parameter_network import MAX_NARROW, DenseLayer, narrow_mlp, rms_scales, wide_mlp
 from lopt.registry import lookup
+from lopt.rules.per_parameter_network import MAX_NARROW, DenseLayer, narrow_mlp, rms_scales, wide_mlp
 from lopt.types import PRNGKey, Scalar, Theta
 
 FEATURES = tuple(

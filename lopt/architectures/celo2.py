@@ -37,7 +37,12 @@ import optax
 from pydantic import Field, field_validator, model_validator
 
 from lopt import nn
-from lopt.celo2_rule import (
+from lopt.contract import ArchitectureConfig, horizon, require_params
+from lopt.features import published as pf
+from lopt.features import stacks as st
+from lopt.features.rounding import store
+from lopt.registry import lookup
+from lopt.rules.celo2 import (
     FEATURES,
     VECTOR_FEATURES,
     AdamMoments,
@@ -45,14 +50,9 @@ from lopt.celo2_rule import (
     network_direction,
     warmup_cosine,
 )
-from lopt.contract import ArchitectureConfig, horizon, require_params
-from lopt.features import published as pf
-from lopt.features import stacks as st
-from lopt.features.rounding import store
-from lopt.layerwise import Stacked, mark_leaves
-from lopt.per_parameter_network import DenseLayer
-from lopt.registry import lookup
+from lopt.rules.per_parameter_network import DenseLayer
 from lopt.types import PRNGKey, Scalar, Theta
+from lopt.use.layerwise import Stacked, mark_leaves
 
 MAX_GRADIENT = 1000.0
 ADAM_PATHS = r"(?i)embed|(^|/)(lm_)?(head|logits|classifier|readout)(_?\d+)?(/|$)"

@@ -1,10 +1,10 @@
 """`ciao`, the inner optimizer of LHOPT, as a learned optimizer: its hyper-parameters are theta.
 
-The rule is that of `lopt.ciao_rule`. In the paper a controller sets its hyper-parameters while it runs; here theta
+The rule is that of `lopt.rules.ciao`. In the paper a controller sets its hyper-parameters while it runs; here theta
 is their initial values, unconstrained: logarithms, or logits where 1 is the limit. The learning rate falls along a
 cosine. That makes `transform(theta, num_steps=…)` an optimizer like any other, to be meta-trained or used as it is.
 Hyper-parameters that are set along the way go to `update`; those of another run are replayed by
-`lopt.schedule_player`.
+`lopt.use.schedule_player`.
 
 [1] Almeida et al. 2021, "A Generalizable Approach to Learning Optimizers", Tables 7 and 8.
 """
@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field, model_validator
 
-from lopt.ciao_rule import CiaoHyperparameters, ciao
 from lopt.contract import ArchitectureConfig, horizon
-from lopt.elementwise import StateDtype
 from lopt.features.progress import cosine_decay
 from lopt.registry import lookup
+from lopt.rules.ciao import CiaoHyperparameters, ciao
+from lopt.rules.elementwise import StateDtype
 from lopt.types import PRNGKey, Scalar, Theta
 
 
@@ -140,7 +140,7 @@ class Ciao:
     def transform(self, theta: Theta, *, num_steps: int | Scalar) -> optax.GradientTransformationExtraArgs:
         """Returns the optax transformation for a run of `num_steps` updates: `ciao` on theta's schedule.
 
-        Its `update` needs `params`, not the loss, and takes `hyperparameters`; see `lopt.ciao_rule.ciao`.
+        Its `update` needs `params`, not the loss, and takes `hyperparameters`; see `lopt.rules.ciao.ciao`.
 
         Raises:
           ValueError: If `num_steps` is not a whole number of at least 1.

@@ -31,10 +31,10 @@ from pydantic import Field
 
 from lopt import nn
 from lopt.contract import ArchitectureConfig, horizon, require_params
-from lopt.elementwise import StateDtype, loaded, stored
 from lopt.features import stacks as st
 from lopt.features.chunks import over_parameters
 from lopt.features.log_and_sign import log_and_sign
+from lopt.rules.elementwise import StateDtype, loaded, stored
 from lopt.types import PRNGKey, Scalar, Theta
 
 CHUNK_SIZE = 8_192

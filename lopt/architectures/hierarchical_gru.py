@@ -41,13 +41,13 @@ from pydantic import Field, field_validator
 
 from lopt import nn
 from lopt.contract import ArchitectureConfig, horizon, require_params
-from lopt.elementwise import StateDtype, loaded, stored
 from lopt.features import gradient_scales as gs
 from lopt.features import stacks as st
 from lopt.features.chunks import over_parameters
 from lopt.gradient_location import AttendedOffset
-from lopt.parameter_gru import ParameterOutput, ParameterState, TensorSums, num_inputs, parameter_step
 from lopt.registry import lookup
+from lopt.rules.elementwise import StateDtype, loaded, stored
+from lopt.rules.parameter_gru import ParameterOutput, ParameterState, TensorSums, num_inputs, parameter_step
 from lopt.types import PRNGKey, Scalar, Theta
 
 FEATURES: dict[str, str] = {

@@ -26,7 +26,7 @@ import optax
 from pydantic import Field
 
 from lopt.contract import ArchitectureConfig, horizon
-from lopt.elementwise import (
+from lopt.rules.elementwise import (
     StateDtype,
     bounded_gradients,
     cast_like,

@@ -19,7 +19,7 @@ import optax
 from pydantic import Field
 
 from lopt.contract import ArchitectureConfig, horizon
-from lopt.elementwise import bounded_gradients, cast_like
+from lopt.rules.elementwise import bounded_gradients, cast_like
 from lopt.types import PRNGKey, Scalar, Theta
 
 

@@ -18,7 +18,7 @@ import optax
 from pydantic import Field
 
 from lopt.contract import ArchitectureConfig, horizon
-from lopt.elementwise import StateDtype, bounded_gradients, cast_like, loaded, stored, zeros_like_all
+from lopt.rules.elementwise import StateDtype, bounded_gradients, cast_like, loaded, stored, zeros_like_all
 from lopt.types import Params, PRNGKey, Scalar, Theta
 
 

@@ -39,8 +39,8 @@ from lopt.features import stacks as st
 from lopt.features.adam_terms import ADAM_DECAYS, ADAM_TERMS, adam_decays, adam_term_sizes, adam_terms
 from lopt.features.chunks import over_parameters
 from lopt.features.iteration import PAPER_TIMESCALES, PUBLISHED_TIMESCALES, tanh_iteration
-from lopt.per_parameter_network import DenseLayer, wide_mlp
 from lopt.registry import lookup
+from lopt.rules.per_parameter_network import DenseLayer, wide_mlp
 from lopt.types import PRNGKey, Scalar, Theta
 
 NORMALIZER_EPSILON = 1e-5

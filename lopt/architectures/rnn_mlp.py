@@ -43,7 +43,7 @@ from lopt.features import rolling_clip as rc
 from lopt.features import stacks as st
 from lopt.features import tensor_statistics as ts
 from lopt.registry import lookup
-from lopt.rnn_mlp_rule import RuleSettings, steps_and_messages
+from lopt.rules.rnn_mlp import RuleSettings, steps_and_messages
 from lopt.types import PRNGKey, Scalar, Theta
 from lopt.validation_loss import ValidationRequest
 

@@ -33,8 +33,8 @@ from lopt.features import stacks as st
 from lopt.features.compiled_once import compiled_once
 from lopt.features.progress import tanh_fraction
 from lopt.features.tensor_summary import summarize_tensors, summary_sizes
-from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
 from lopt.registry import lookup
+from lopt.rules.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
 from lopt.types import PRNGKey, Scalar, Theta
 
 MAX_GRADIENT = 1000.0

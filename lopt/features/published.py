@@ -2,7 +2,7 @@
 
 Three momenta, one second moment and three factored second moments, none corrected for its zero start; features
 are named groups, each one array per decay, in the order in which the published weights expect them. Features that
-are constant along an axis keep length 1 there (see `lopt.per_parameter_network`).
+are constant along an axis keep length 1 there (see `lopt.rules.per_parameter_network`).
 
 [1] Metz et al. 2022, "Practical tradeoffs between memory, compute, and performance in learned optimizers".
 [2] Metz et al. 2022, "VeLO", App. B.

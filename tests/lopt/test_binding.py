@@ -23,11 +23,11 @@ from optimizers import (
     small,
 )
 
-from lopt import loading
-from lopt.binding import BoundState, bind, bound_states, check_num_steps, rebind
-from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
-from lopt.monitoring import step_size_monitor
 from lopt.types import LearnedOptimizer
+from lopt.use import loading
+from lopt.use.binding import BoundState, bind, bound_states, check_num_steps, rebind
+from lopt.use.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
+from lopt.use.monitoring import step_size_monitor
 
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "bare": lambda opt: opt,

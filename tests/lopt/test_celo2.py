@@ -18,7 +18,7 @@ from golden_runs import assert_follows, leaves, read_arrays, run
 from optimizers import fast_for
 
 from lopt.architectures.celo2 import Celo2, Celo2Config
-from lopt.celo2_rule import VECTOR_FEATURES, warmup_cosine
+from lopt.rules.celo2 import VECTOR_FEATURES, warmup_cosine
 
 
 def theta_of(arrays: dict[str, np.ndarray]) -> Any:

@@ -25,9 +25,9 @@ from ciao_reference import (
 )
 
 from lopt.architectures.ciao import CiaoConfig
-from lopt.ciao_rule import CiaoHyperparameters, ciao
 from lopt.config import derive
 from lopt.registry import UnknownNameError
+from lopt.rules.ciao import CiaoHyperparameters, ciao
 
 SWITCHES: dict[int, dict[str, float]] = {
     2: {"adamax": 0.0, "learning_rate": 1e-2},

@@ -22,11 +22,11 @@ from optimizers import (
     train,
 )
 
-from lopt.binding import bind, bound_states, rebind
-from lopt.continuation import Continuation, continue_run
-from lopt.guard_rails import AccumulationState, accumulate_above, l2_weight_decay, skip_non_finite
-from lopt.layerwise import LayerwiseOptimizer
-from lopt.monitoring import step_size_monitor
+from lopt.use.binding import bind, bound_states, rebind
+from lopt.use.continuation import Continuation, continue_run
+from lopt.use.guard_rails import AccumulationState, accumulate_above, l2_weight_decay, skip_non_finite
+from lopt.use.layerwise import LayerwiseOptimizer
+from lopt.use.monitoring import step_size_monitor
 
 LOSS, GRADS = jax.value_and_grad(objective)(PARAMS)
 

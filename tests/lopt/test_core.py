@@ -13,11 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from lopt import baselines, inner_loop, loading, objective
+from lopt import baselines, inner_loop, objective
 from lopt.architectures.pacer import PacerConfig
 from lopt.config import FrozenConfig, derive
 from lopt.registry import UnknownNameError, lookup
 from lopt.types import PRNGKey, Scalar, Split, TaskState
+from lopt.use import loading
 
 
 class Size(FrozenConfig):

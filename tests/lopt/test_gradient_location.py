@@ -12,8 +12,8 @@ import pytest
 
 from lopt import inner_loop
 from lopt.gradient_location import AttendedOffset, gradient_params
-from lopt.guard_rails import skip_non_finite
 from lopt.types import PRNGKey, Scalar, Split, TaskState
+from lopt.use.guard_rails import skip_non_finite
 
 RATE = 0.1
 PARAMS = {"a": jnp.asarray([1.0, 2.0]), "b": jnp.asarray([[3.0]])}

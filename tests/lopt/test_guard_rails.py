@@ -21,8 +21,8 @@ from optimizers import (
     train,
 )
 
-from lopt.binding import bind, bound_states
-from lopt.guard_rails import accumulate_above, gradients_per_update, l2_weight_decay, skip_non_finite
+from lopt.use.binding import bind, bound_states
+from lopt.use.guard_rails import accumulate_above, gradients_per_update, l2_weight_decay, skip_non_finite
 
 BAD = (jnp.nan, jnp.inf, -jnp.inf)
 

@@ -12,11 +12,11 @@ import optax
 import pytest
 from optimizers import PARAMS, assert_close, assert_equal, fast_for, moved, perturbed_theta, small
 
-from lopt.binding import bind, bound_states
 from lopt.gradient_location import gradient_params
-from lopt.layerwise import LayerwiseOptimizer, scan_over_layers
-from lopt.loading import load
 from lopt.types import LearnedOptimizer
+from lopt.use.binding import bind, bound_states
+from lopt.use.layerwise import LayerwiseOptimizer, scan_over_layers
+from lopt.use.loading import load
 
 LAYERS = 3
 STACKED = {"embedding": False, "blocks": True, "head": False}

@@ -12,10 +12,10 @@ import pytest
 from optimizers import PARAMS, assert_close, assert_equal, compiled_step, perturbed_theta, small
 
 from lopt.architectures.pacer import PacerConfig
-from lopt.binding import bind
-from lopt.guard_rails import skip_non_finite
-from lopt.layerwise import LayerwiseOptimizer
-from lopt.monitoring import readings, step_size_monitor, tensor_names
+from lopt.use.binding import bind
+from lopt.use.guard_rails import skip_non_finite
+from lopt.use.layerwise import LayerwiseOptimizer
+from lopt.use.monitoring import readings, step_size_monitor, tensor_names
 
 NAMES = ["again", "dense/b", "dense/w", "scalar"]
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from lopt.architectures.per_parameter_mlp import CHUNK_SIZE, PerParameterMlpConfig
 from lopt.features.adam_terms import ADAM_TERMS
 from lopt.features.stacks import Stack
-from lopt.per_parameter_network import DenseLayer, narrow_mlp, wide_mlp
+from lopt.rules.per_parameter_network import DenseLayer, narrow_mlp, wide_mlp
 
 SHAPES = {"matrix": (6, 5), "deep": (3, 2, 5, 4), "vector": (7,), "scalar": (), "single": (1, 1)}
 IMPATIENT = {"step_mult": 0.5, "exp_mult": 0.3}

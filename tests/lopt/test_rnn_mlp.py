@@ -14,10 +14,10 @@ from compilation import AS_FOR_USERS
 from golden_runs import assert_follows, leaves, read_arrays
 from rnn_mlp_reference import Reference
 
-from lopt import rnn_mlp_rule
 from lopt.architectures.rnn_mlp import RnnMlp, RnnMlpConfig, RnnMlpState
 from lopt.config import derive
 from lopt.features import rolling_clip as rc
+from lopt.rules import rnn_mlp as rnn_mlp_rule
 
 SIZES = {
     "lstm_hidden_size": 8,

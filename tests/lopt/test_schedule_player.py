@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from lopt.architectures.ciao import CiaoConfig
-from lopt.ciao_rule import CiaoHyperparameters, ciao
-from lopt.schedule_player import HyperparameterSchedule, Track, export_schedule, play_schedule
+from lopt.rules.ciao import CiaoHyperparameters, ciao
+from lopt.use.schedule_player import HyperparameterSchedule, Track, export_schedule, play_schedule
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(3)}
 

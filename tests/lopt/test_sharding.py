@@ -19,12 +19,12 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from optimizers import NAMES, assert_close, moved, perturbed_theta, small
 
-from lopt.binding import bind, bound_states
-from lopt.continuation import continue_run
-from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
-from lopt.layerwise import LayerwiseOptimizer
-from lopt.monitoring import step_size_monitor
-from lopt.sharding import init_sharded, keep_sharded, state_sharding
+from lopt.use.binding import bind, bound_states
+from lopt.use.continuation import continue_run
+from lopt.use.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
+from lopt.use.layerwise import LayerwiseOptimizer
+from lopt.use.monitoring import step_size_monitor
+from lopt.use.sharding import init_sharded, keep_sharded, state_sharding
 
 AXES, SIZES = ("data", "model"), (2, 2)
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {

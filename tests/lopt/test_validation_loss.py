@@ -11,10 +11,10 @@ import optax
 import pytest
 from optimizers import initial_theta, perturbed_theta, small
 
-from lopt.binding import bind
-from lopt.guard_rails import skip_non_finite
 from lopt.inner_loop import init_inner, inner_step, unroll
 from lopt.types import PRNGKey, Scalar, Split, TaskState
+from lopt.use.binding import bind
+from lopt.use.guard_rails import skip_non_finite
 from lopt.validation_loss import ValidationRequest, validation_due
 
 LEVEL: dict[Split, float] = {"train": 1.0, "inner_valid": 2.0, "outer_valid": 3.0, "test": 4.0}

@@ -13,10 +13,10 @@ from compilation import AS_FOR_USERS
 from golden_runs import assert_follows, leaves, read_arrays, run
 
 from lopt.architectures.velo import VeloConfig
-from lopt.binding import bind
 from lopt.config import derive
 from lopt.features import loss_accumulators as la
 from lopt.registry import UnknownNameError
+from lopt.use.binding import bind
 
 GOLDEN_SIZES = {"lstm_hidden_size": 32, "mlp_bank_size": 8}
 

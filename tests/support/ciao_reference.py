@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from lopt.architectures.ciao import CiaoConfig
-from lopt.ciao_rule import CiaoHyperparameters
+from lopt.rules.ciao import CiaoHyperparameters
 
 SHAPES = {"b": (4,), "s": (), "w": (3, 4), "z": (2, 2)}  # z starts at zero
 

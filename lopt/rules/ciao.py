@@ -36,7 +36,8 @@ import numpy as np
 import optax
 
 from lopt.contract import require_params
-from lopt.elementwise import (
+from lopt.registry import lookup
+from lopt.rules.elementwise import (
     StateDtype,
     bounded_gradients,
     cast_like,
@@ -49,7 +50,6 @@ from lopt.elementwise import (
     stored,
     zeros_like_all,
 )
-from lopt.registry import lookup
 from lopt.types import Params, Scalar
 
 NEGLIGIBLE_NORM = 1e-8

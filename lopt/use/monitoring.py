@@ -2,7 +2,7 @@
 
     opt = lopt.step_size_monitor(lopt.load("champion", num_steps=2_000))
     updates, state = opt.update(grads, state, params, value=loss)
-    readings = lopt.monitoring.readings(state, params)       # {"step_rms/dense/kernel": …, "controls/…": …}
+    readings = lopt.use.monitoring.readings(state, params)       # {"step_rms/dense/kernel": …, "controls/…": …}
 
 For plots of the step sizes over a run, one line per tensor [1, 5.1.1 and G.3], and of controller outputs embedded
 in two dimensions [1, G.6]. The state carries the last step's values as arrays, so a compiled loop can stack them.

@@ -3,7 +3,7 @@
 Weights that a program closes over are constants of that program: every new checkpoint would compile again, and
 the executable would carry a copy. Kept in the state, they are an argument like any other. One compiled training
 step then serves every checkpoint of an architecture and every length of run, and a run can be continued with more
-steps than it was started with (`lopt.continuation`).
+steps than it was started with (`lopt.use.continuation`).
 
 Donate the state to the compiled step (`jax.jit(step, donate_argnums=…)`), as one does for memory anyway: theta
 then stays where it is. Without donation, `jit` copies everything that it returns, theta included.

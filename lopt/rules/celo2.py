@@ -21,7 +21,7 @@ from lopt.features.matrices import as_matrices, matrix_stack
 from lopt.features.orthogonalize import orthogonalize
 from lopt.features.progress import cosine_decay
 from lopt.features.stacks import Stack, per_tensor
-from lopt.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
+from lopt.rules.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
 
 FEATURES = tuple(pf.PUBLISHED_FEATURES)
 """Feature groups of the released network, in its order."""

@@ -18,12 +18,12 @@ import numpy as np
 import optax
 
 from lopt.architectures import ARCHITECTURES
-from lopt.binding import bind, check_num_steps
-from lopt.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
-from lopt.layerwise import LayerwiseOptimizer, Stacked
 from lopt.registry import lookup
-from lopt.shipped import PREFIX, is_weights_file, read_arrays, shipped_names
 from lopt.types import LearnedOptimizer, Theta
+from lopt.use.binding import bind, check_num_steps
+from lopt.use.guard_rails import accumulate_above, l2_weight_decay, skip_non_finite
+from lopt.use.layerwise import LayerwiseOptimizer, Stacked
+from lopt.use.shipped import PREFIX, is_weights_file, read_arrays, shipped_names
 
 RESOLVERS_GROUP = "lopt.theta_resolvers"
 MAX_TRAINING_STEPS = 150_000
@@ -50,8 +50,8 @@ def load(
         state = opt.init(params)
         updates, state = opt.update(grads, state, params, value=loss)
 
-    The weights are part of the state: donate it to a compiled step (see `lopt.binding`). Guard rails are in place
-    (see `lopt.guard_rails`). To go on after the last step, see `lopt.continue_run`.
+    The weights are part of the state: donate it to a compiled step (see `lopt.use.binding`). Guard rails are in
+    place (see `lopt.use.guard_rails`). To go on after the last step, see `lopt.continue_run`.
 
     Args:
       reference: An alias ("champion"), a `models:/name@alias` or `models:/name/version` URI, the path of a
@@ -61,7 +61,7 @@ def load(
       max_training_steps: In longer runs, several gradients make one update, so that the optimizer makes no more
         than this many.
       stacked: Which subtrees of the parameters hold layers along their leading axis, to be optimized
-        independently; see `lopt.layerwise`.
+        independently; see `lopt.use.layerwise`.
       resolver: Looks the reference up; None: the installed ones.
 
     Raises:

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lopt.binding import BoundState, bound_states, check_num_steps, map_bound
-from lopt.guard_rails import AccumulationState, gradients_per_update, zero_means
 from lopt.registry import unknown_name_message
+from lopt.use.binding import BoundState, bound_states, check_num_steps, map_bound
+from lopt.use.guard_rails import AccumulationState, gradients_per_update, zero_means
 
 Continuation = Literal["increase_steps", "reset_steps", "full_reset", "naive"]
 

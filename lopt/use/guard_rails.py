@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lopt.binding import check_num_steps
-from lopt.layerwise import Stacked, mark_leaves
+from lopt.use.binding import check_num_steps
+from lopt.use.layerwise import Stacked, mark_leaves
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ def skip_non_finite(
     Args:
       inner: The optimizer.
       stacked: Which subtrees hold one tensor per layer along their leading axis, each judged on its own; see
-        `lopt.layerwise`.
+        `lopt.use.layerwise`.
     """
     wrapped = optax.with_extra_args_support(inner)
 

@@ -22,7 +22,7 @@ from lopt.registry import lookup
 from lopt.types import Theta
 
 PREFIX = "shipped:"
-FOLDER = Path(__file__).parent / "weights"
+FOLDER = Path(__file__).parents[1] / "weights"
 _CONFIG, _NOTE = "__config__", "__note__"
 
 

@@ -21,7 +21,7 @@ from lopt.features import published as pf
 from lopt.features.chunks import over_parameters
 from lopt.features.rolling import rolling_features
 from lopt.features.stacks import Stack
-from lopt.per_parameter_network import rms_scales
+from lopt.rules.per_parameter_network import rms_scales
 
 CHUNK_SIZE = 16384
 """Parameters per piece: half as many cost more to start, four times as many no longer stay in cache."""

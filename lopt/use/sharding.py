@@ -1,6 +1,6 @@
 """Optimizer states on a mesh of devices: per-parameter accumulators are sharded as their parameters are.
 
-    optimizer = lopt.sharding.keep_sharded(lopt.load("champion", num_steps=2_000), params)   # params on a mesh
+    optimizer = lopt.use.sharding.keep_sharded(lopt.load("champion", num_steps=2_000), params)   # params on a mesh
     state = optimizer.init(params)
     step = jax.jit(train_step, donate_argnums=(0, 1))   # the numbers are those of an unsharded run
 
@@ -26,9 +26,9 @@ import jax
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from lopt.binding import BoundState
 from lopt.features.grouping import SMALL_TENSOR
-from lopt.layerwise import LayerwiseState
+from lopt.use.binding import BoundState
+from lopt.use.layerwise import LayerwiseState
 
 Axes = tuple[Any, ...]
 """One entry per array axis: None, or the mesh axes that it is cut along."""
