@@ -27,6 +27,7 @@ from flows.reporting import (
 )
 from flows.selection import lineage
 from flows.session import Session, current_session
+from lopt.use.shipped import is_weights_file
 from task_generator.evaluation_set import EvaluationTask
 
 
@@ -78,6 +79,8 @@ def _evaluate(
 
 
 def _label(optimizer: OptimizerReference) -> str:
+    if is_weights_file(optimizer.ref):
+        return optimizer.ref
     architecture = optimizer.config()["architecture"]
     return f"{architecture} v{optimizer.version}" if optimizer.version is not None else str(architecture)
 

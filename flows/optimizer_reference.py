@@ -15,7 +15,12 @@ from curriculum.training_domain import TrainingDomain
 from curriculum.worker import build_optimizer, key_from_seed
 from flows.artifacts import fingerprint_of
 from flows.session import Session
+from lopt.architectures import ARCHITECTURES
+from lopt.contract import ArchitectureConfig
+from lopt.registry import lookup
 from lopt.types import Theta
+from lopt.use.loading import theta_from_arrays
+from lopt.use.shipped import is_weights_file, read_arrays
 from storage.errors import AliasNotFoundError, StorageError
 from storage.pytrees import restore
 from storage.registry_reading import resolve_version
@@ -57,11 +62,20 @@ class OptimizerReference:
 def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
     """Returns the learned optimizer behind `ref`.
 
+    Args:
+      ref: An alias, `models:/NAME/VERSION`, a checkpoint's folder, "shipped:NAME" or the path of a weights file
+        (.npz). Those in files do not say what they were trained on.
+      session: Whose registry to ask.
+
     Raises:
+      UnknownNameError: If no shipped weights carry the name.
+      FileNotFoundError: If there is no such weights file.
       AliasNotFoundError: If there is no such alias or version.
       CheckpointNotFoundError: If there is no such folder.
       CorruptCheckpointError: If its bytes are not those that were written.
     """
+    if is_weights_file(ref):
+        return _from_file(ref)
     checkpoint = resolve_checkpoint(ref, session.workspace)
     try:
         config: dict[str, Any] = checkpoint.metadata[ARCHITECTURE]
@@ -82,6 +96,31 @@ def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
         initial_theta=jax.tree.map(np.asarray, initial),
         fingerprint=optimizer_fingerprint(architecture, theta),
         trained_on=read_trained_on(checkpoint.metadata),
+    )
+
+
+def read_config(architecture: Mapping[str, Any]) -> ArchitectureConfig:
+    """Returns an architecture's configuration from JSON.
+
+    Raises:
+      UnknownNameError: If there is no architecture of that name.
+    """
+    found = lookup(ARCHITECTURES, str(architecture.get("architecture")), kind="architecture")
+    return found.model_validate(dict(architecture))
+
+
+def _from_file(ref: str) -> OptimizerReference:
+    stored, arrays = read_arrays(ref)
+    config = read_config(stored)
+    architecture = config.canonical_json()
+    theta = jax.tree.map(np.asarray, theta_from_arrays(config.build(), arrays))
+    return OptimizerReference(
+        ref=ref,
+        version=None,
+        architecture=architecture,
+        theta=theta,
+        initial_theta=jax.tree.map(np.asarray, initial_theta(architecture, 0)),
+        fingerprint=optimizer_fingerprint(architecture, theta),
     )
 
 

@@ -258,7 +258,8 @@ class EvaluateParameters(BaselinesParameters):
     optimizer: str = Field(
         "candidate",
         min_length=1,
-        description="Alias (candidate, champion), models:/NAME/VERSION, or a checkpoint's folder.",
+        description="Alias (candidate, champion), models:/NAME/VERSION, a checkpoint's folder, shipped:NAME, or a "
+        "weights file (.npz).",
     )
     clock: bool = Field(
         True,

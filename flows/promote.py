@@ -29,8 +29,9 @@ def run_promotion(parameters: PromoteParameters, session: Session) -> PromotionR
     evaluation = find_evaluation(session.workspace, candidate.fingerprint)
     if candidate.version is None:
         raise StepIncompleteError(
-            f"{parameters.optimizer!r} is a folder, and only registered versions can be promoted. Name an alias "
-            "or models:/NAME/VERSION: `keirin status` lists them. `keirin follow --promote` registers what passes."
+            f"{parameters.optimizer!r} is not registered, and only registered versions can be promoted. Name an "
+            "alias or models:/NAME/VERSION: `keirin status` lists them. `keirin follow --promote` registers what "
+            "passes."
         )
     if evaluation is None:
         raise StepIncompleteError(

@@ -47,7 +47,11 @@ NormalizerFactor = Annotated[
 
 def evaluate(
     optimizer: Annotated[
-        str | None, typer.Argument(help="Alias, models:/NAME/VERSION or a checkpoint's folder \\[candidate].")
+        str | None,
+        typer.Argument(
+            help="Alias, models:/NAME/VERSION, a checkpoint's folder, shipped:NAME, or a weights file "
+            "\\[candidate]."
+        ),
     ] = None,
     evaluation_sets: EvaluationSets = None,
     baselines: Budgets = None,
