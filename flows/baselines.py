@@ -18,7 +18,7 @@ def run_baselines(parameters: BaselinesParameters, session: Session) -> list[dic
     progress = ProgressArtifact("baselines-progress", "Sets of learning curves computed.")
     batches = compute_curves(plan_baselines(tasks, config), session, progress).batches
     rows = []
-    for trials in config.trials:
+    for trials in (*config.trials, *config.trials_twice_as_long):
         costs = [batches[task.name, trials.baseline].seconds_per_step for task in tasks]
         rows.append(
             {
@@ -41,7 +41,7 @@ def compute_baselines(parameters: BaselinesParameters = BaselinesParameters()) -
         publish_table("baselines", rows, "Curves that evaluations find computed.")
         config = evaluation_config(parameters)
         tasks = len(evaluation_tasks(parameters))
-        count = tasks * config.num_seeds * sum(trials.num_trials for trials in config.trials)
+        count = tasks * config.num_seeds * sum(int(str(row["trials"])) for row in rows)
         session.reporter.line(
             f"{count} curves are stored: {len(rows)} baselines, {tasks} tasks, {config.num_seeds} seeds, "
             f"{config.horizon} steps"

@@ -39,6 +39,8 @@ def _all_trials(*names: str) -> tuple[Trials, ...]:
 
 EXTENDED_NORMALIZER = ("adam", "radam", "adam_sqrt_decay", "adam_exp_decay")
 """The harder normaliser of [1], F.1: the best of four tuned optimizers."""
+TWICE_AS_LONG = ("adamw_schedules",)
+"""Baselines that are given twice the steps and are no row of a table: see `curriculum.evaluation.twice_as_fast`."""
 _FREE = tuple(name for name, baseline in BASELINES.items() if baseline.search_space.kind == "none")
 
 BUDGETS: dict[str, tuple[Trials, ...]] = {
@@ -53,6 +55,7 @@ BUDGETS: dict[str, tuple[Trials, ...]] = {
     "nadamw1000": (Trials("nadamw", 1000),),
     "optlist10": (Trials("opt_list", 10),),
     "adam8p100": (Trials("adam8p", 100),),
+    "lhopt35": _all_trials("adamw_schedules"),
 }
 
 
@@ -78,6 +81,6 @@ def setting_text(trials: Trials, index: int) -> str:
     kind = BASELINES[trials.baseline].search_space.kind
     if kind == "none":
         return ""
-    if kind == "grid":
-        return f"learning rate {trials.settings()[index]:g}"
+    if kind == "grid" and isinstance(setting := trials.settings()[index], float):
+        return f"learning rate {setting:g}"
     return f"trial {index + 1} of {trials.num_trials}"

@@ -9,11 +9,18 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from curriculum.evaluation.aggregate import Speedups
-from curriculum.evaluation.baseline_budgets import EXTENDED_NORMALIZER, Trials, expand, setting_text
+from curriculum.evaluation.baseline_budgets import (
+    EXTENDED_NORMALIZER,
+    TWICE_AS_LONG,
+    Trials,
+    expand,
+    setting_text,
+)
 from curriculum.evaluation.curves import CurveBatch
 from curriculum.evaluation.json_model import JsonModel
 from curriculum.evaluation.speedup import tuned_index
 from curriculum.evaluation.task_normalizer import TaskNormalizer, fit_task_normalizer
+from curriculum.evaluation.twice_as_fast import FACTOR, is_twice_as_fast
 from lopt.config import FrozenConfig
 from lopt.registry import UnknownNameError
 from task_generator.evaluation_task import EvaluationTask
@@ -81,7 +88,16 @@ class EvaluationConfig(FrozenConfig):
 
     @property
     def trials(self) -> tuple[Trials, ...]:
-        """Every baseline with its trials, the normaliser's first."""
+        """Every baseline that is given the same steps, with its trials, the normaliser's first."""
+        return tuple(trials for trials in self._all_trials if trials.baseline not in TWICE_AS_LONG)
+
+    @property
+    def trials_twice_as_long(self) -> tuple[Trials, ...]:
+        """The baselines that are given twice the steps, and told so."""
+        return tuple(trials for trials in self._all_trials if trials.baseline in TWICE_AS_LONG)
+
+    @property
+    def _all_trials(self) -> tuple[Trials, ...]:
         return expand((*NORMALIZERS[self.normalizer], *self.baselines))
 
     @property
@@ -96,8 +112,14 @@ class EvaluationConfig(FrozenConfig):
 
     def num_intervals(self, baseline: str) -> int:
         """Returns how many evaluations a baseline's curve has after its start; a normaliser's runs on."""
+        if baseline in TWICE_AS_LONG:
+            return self.last_point * FACTOR
         is_normalizer = baseline in NORMALIZERS[self.normalizer]
         return self.last_point * (self.normalizer_factor if is_normalizer else 1)
+
+    def told_steps(self, baseline: str) -> int:
+        """Returns how many steps a baseline is told that it has."""
+        return self.horizon * (FACTOR if baseline in TWICE_AS_LONG else 1)
 
 
 class OptimizerResult(JsonModel):
@@ -118,6 +140,8 @@ class OptimizerResult(JsonModel):
     redrawn_speedups: tuple[float, ...] = ()
     """`speedup` with seeds drawn anew, the normaliser's too (`curriculum.evaluation.task_normalizer`). Empty with
     one seed, and for baselines."""
+    is_twice_as_fast: bool | None = None
+    """Whether it ended lower than every baseline that had twice the steps; None if there was none."""
     seconds_alone: float | None = None
     """Of one step, training alone (`curriculum.evaluation.step_cost`); None if that was not measured."""
 
@@ -211,7 +235,7 @@ def summarize_task(
       task: Which.
       held_out: Whether no phase of the candidate's training could have sampled it.
       learned: Training-loss curves [S, P] of learned optimizers by name, P up to the horizon.
-      baselines: Curves of `config.trials` by baseline.
+      baselines: Curves of `config.trials` and `config.trials_twice_as_long` by baseline.
 
     Raises:
       ValueError: If one of the normaliser's baselines is missing.
@@ -227,11 +251,13 @@ def summarize_task(
             **more,
         )
 
+    doubled = [baselines[t.baseline].losses["train"][:, :, -1] for t in config.trials_twice_as_long]
     results = []
     for name, curves in learned.items():
         final = np.asarray(curves)[:, point]
-        redrawn = normalizer.redrawn(final[None])
-        results.append(result(name, final, redrawn_speedups=tuple(map(float, redrawn))))
+        redrawn = tuple(map(float, normalizer.redrawn(final[None])))
+        twice = is_twice_as_fast(final, np.concatenate(doubled)) if doubled else None
+        results.append(result(name, final, redrawn_speedups=redrawn, is_twice_as_fast=twice))
     for trials in config.trials:
         batch = baselines[trials.baseline]
         best = tuned_index(batch.losses["train"], point)

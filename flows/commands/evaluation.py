@@ -32,7 +32,7 @@ Budgets = Annotated[
     typer.Option(
         "--budget",
         help="What to compare with: quick, lr15, shampoo, extended, modern, free, nadamw10, nadamw100, "
-        "nadamw1000, optlist10, adam8p100, or a baseline's name; may be repeated \\[quick].",
+        "nadamw1000, optlist10, adam8p100, lhopt35, or a baseline's name; may be repeated \\[quick].",
     ),
 ]
 Normalizer = Annotated[

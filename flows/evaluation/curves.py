@@ -234,7 +234,7 @@ def _learned(
         CurveJob(
             task=task,
             name=LEARNED,
-            unit=_unit(task, optimizer.architecture, config, config.last_point),
+            unit=_unit(task, optimizer.architecture, config, config.last_point, config.horizon),
             settings=(theta,),
             identities=((fingerprint, {}),),
             data=_of_task(task, versions),
@@ -250,7 +250,7 @@ def _learned(
 def _baselines(task: EvaluationTask, config: EvaluationConfig, versions: Mapping[str, str]) -> list[CurveJob]:
     return [
         _slice(task, config, trials, first, versions)
-        for trials in config.trials
+        for trials in (*config.trials, *config.trials_twice_as_long)
         for first in range(0, trials.num_trials, TRIALS_PER_UNIT)
     ]
 
@@ -267,7 +267,7 @@ def _slice(
     return CurveJob(
         task=task,
         name=name,
-        unit=_unit(task, baseline_json(name), config, config.num_intervals(name)),
+        unit=_unit(task, baseline_json(name), config, config.num_intervals(name), config.told_steps(name)),
         settings=settings,
         identities=tuple((name, hyperparameters(setting)) for setting in settings),
         data=_of_task(task, versions),
@@ -286,12 +286,14 @@ def hyperparameters(setting: Setting) -> dict[str, Any]:
     return {name: float(value) for name, value in setting._asdict().items()}
 
 
-def _unit(task: EvaluationTask, optimizer: str, config: EvaluationConfig, num_intervals: int) -> CurveUnit:
+def _unit(
+    task: EvaluationTask, optimizer: str, config: EvaluationConfig, num_intervals: int, told_steps: int
+) -> CurveUnit:
     return CurveUnit(
         task=task.config.canonical_json(),
         optimizer=optimizer,
         seeds=tuple(range(config.num_seeds)),
-        horizon=config.horizon,
+        horizon=told_steps,
         num_points=num_intervals + 1,
         eval_every=config.eval_every,
         settings_at_once=_settings_at_once(task, config.num_seeds),

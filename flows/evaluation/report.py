@@ -20,7 +20,7 @@ from curriculum.evaluation.summary import (
 from curriculum.training_domain import TrainingDomain, is_held_out
 from flows.evaluation.curves import LEARNED, Curves
 from flows.evaluation.losses import loss_rows
-from flows.evaluation.tables import build_tables
+from flows.evaluation.tables import build_tables, twice_rows
 from flows.reporting import (
     EvaluationReport,
     OptimizerCurve,
@@ -65,7 +65,10 @@ def build_summary(
                 task,
                 held_out=is_held_out(task.config, trained_on),
                 learned={name: learned[row] for row, name in enumerate(_LEARNED_NAMES)},
-                baselines={trials.baseline: batches[task.name, trials.baseline] for trials in config.trials},
+                baselines={
+                    trials.baseline: batches[task.name, trials.baseline]
+                    for trials in (*config.trials, *config.trials_twice_as_long)
+                },
             )
         )
     return summarize(config, results)
@@ -110,6 +113,7 @@ def build_report(
         ),
         tables=build_tables(summary, tasks, batches, label),
         losses=loss_rows(summary, tasks, batches, label),
+        twice_as_fast=twice_rows(summary, label),
         remarks=(*_remarks(summary), *_imported(curves)),
     )
 

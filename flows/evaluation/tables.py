@@ -23,7 +23,7 @@ from curriculum.evaluation.summary import (
     EvaluationSummary,
     task_normalizer,
 )
-from flows.reporting import ComparisonTable
+from flows.reporting import ComparisonTable, TwiceRow
 from lopt.baselines import SHAMPOOS
 from task_generator.evaluation_set import EvaluationTask
 
@@ -82,6 +82,18 @@ def build_tables(
         ),
         *([ComparisonTable(title="By the clock", note=CLOCK, rows=by_clock)] if by_clock else []),
     )
+
+
+def twice_rows(summary: EvaluationSummary, label: str) -> tuple[TwiceRow, ...]:
+    """Returns on how many tasks the candidate, and its initialisation, ended lower than every baseline that had
+    twice the steps; nothing where there was no such baseline."""
+    tasks = [summary.tasks[number] for number in headline_indices(summary)]
+    found = []
+    for optimizer, name in ((CANDIDATE, label), (INITIALISATION, f"{label} before training")):
+        answers = [task.result(optimizer).is_twice_as_fast for task in tasks]
+        if None not in answers:
+            found.append(TwiceRow(name=name, num_twice=answers.count(True), num_tasks=len(answers)))
+    return tuple(found)
 
 
 def trial_losses(

@@ -27,6 +27,7 @@ from flows.reporting.data import (
     TrackPoint,
     TrackReport,
     TunedSetting,
+    TwiceRow,
     ValidationPoint,
 )
 from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_png
@@ -59,6 +60,7 @@ __all__ = [
     "TrackPoint",
     "TrackReport",
     "TunedSetting",
+    "TwiceRow",
     "ValidationPoint",
     "accepted_tasks_png",
     "headline",

@@ -224,6 +224,14 @@ class ComparisonTable(ReportModel):
     rows: tuple[Row, ...]
 
 
+class TwiceRow(ReportModel):
+    """On how many tasks an optimizer ended lower than every AdamW setting with twice the steps (LHOPT, 4.1)."""
+
+    name: str
+    num_twice: int = Field(ge=0)
+    num_tasks: int = Field(gt=0)
+
+
 class HorizonRow(ReportModel):
     """The candidate's row at one horizon."""
 
@@ -246,6 +254,8 @@ class EvaluationReport(ReportModel):
     tables: tuple[ComparisonTable, ...] = ()
     losses: tuple[LossRow, ...] = ()
     """Normalised final losses of every optimizer."""
+    twice_as_fast: tuple[TwiceRow, ...] = ()
+    """LHOPT's metric; empty where its baselines were not run."""
     horizons: tuple[HorizonRow, ...] = ()
     """The candidate on the same tasks at every horizon that was evaluated."""
     remarks: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ Adding one is a factory in a file of its own and one line in `table`.
 
 - Rates tuned: the fifteen of `LEARNING_RATE_TUNED`, Shampoo with its six graftings, scheduled Adams.
 - Many hyper-parameters tuned: `nadamw` (1 000 trials), `opt_list` (the same, best first), `adam8p`.
+- What LHOPT is measured against: `adamw_schedules`, 35 settings.
 - What one would pick today: schedule-free AdamW, Muon, and the learning-rate-free ones.
 """
 

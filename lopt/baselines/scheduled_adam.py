@@ -25,7 +25,7 @@ EXP_DECAY = 7e-5
 def adam(learning_rate: Scalar, num_steps: Scalar) -> optax.GradientTransformation:
     """Returns Adam at a constant rate, with its usual constants."""
     del num_steps  # a constant rate has no horizon
-    return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), _descend(lambda count: learning_rate))
+    return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), descend(lambda count: learning_rate))
 
 
 def adamw_cosine(learning_rate: Scalar, num_steps: Scalar) -> optax.GradientTransformation:
@@ -34,20 +34,20 @@ def adamw_cosine(learning_rate: Scalar, num_steps: Scalar) -> optax.GradientTran
     return optax.chain(
         optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
         optax.add_decayed_weights(1e-4),
-        _descend(lambda count: learning_rate * cosine_decay(count.astype(jnp.float32), total)),
+        descend(lambda count: learning_rate * cosine_decay(count.astype(jnp.float32), total)),
     )
 
 
 def adam_sqrt_decay(learning_rate: Scalar, num_steps: Scalar) -> optax.GradientTransformation:
     """Returns Adam at the rate η·min(t/1000, √(1000/t)), t = max(updates so far, 1)."""
     del num_steps  # its time constant is absolute
-    return optax.chain(_published_adam(), _descend(lambda count: learning_rate * sqrt_decay(count)))
+    return optax.chain(_published_adam(), descend(lambda count: learning_rate * sqrt_decay(count)))
 
 
 def adam_exp_decay(learning_rate: Scalar, num_steps: Scalar) -> optax.GradientTransformation:
     """Returns Adam at the rate η·(1 − 7e-5)^t, t updates so far."""
     del num_steps  # its time constant is absolute
-    return optax.chain(_published_adam(), _descend(lambda count: learning_rate * exp_decay(count)))
+    return optax.chain(_published_adam(), descend(lambda count: learning_rate * exp_decay(count)))
 
 
 def sqrt_decay(count: Scalar) -> Scalar:
@@ -66,5 +66,6 @@ def _published_adam() -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, eps_root=1e-8)
 
 
-def _descend(schedule: Callable[[Scalar], Scalar]) -> optax.GradientTransformation:
+def descend(schedule: Callable[[Scalar], Scalar]) -> optax.GradientTransformation:
+    """Returns the last link of a chain: steps of the size `schedule(updates so far)`, downhill."""
     return optax.scale_by_schedule(lambda count: -schedule(count))

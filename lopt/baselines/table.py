@@ -15,6 +15,7 @@ from lopt.baselines import learning_rate_free as free
 from lopt.baselines import scheduled_adam
 from lopt.baselines.adam8p import NUM_TRIALS as NUM_ADAM8P_TRIALS
 from lopt.baselines.adam8p import adam8p, sample_adam8p
+from lopt.baselines.adamw_schedules import NUM_SETTINGS, adamw_schedules, schedule_setting
 from lopt.baselines.baseline import (
     TUNED_LEARNING_RATE,
     Baseline,
@@ -82,6 +83,12 @@ _ALL: tuple[Baseline, ...] = (
         "OptList, as published",
         partial(nadamw, form=RELEASED),
         SearchSpace("list", len(TRIAL_ORDER), opt_list_entry),
+    ),
+    _baseline(
+        "adamw_schedules",
+        "AdamW, five rates × seven schedules",
+        adamw_schedules,
+        SearchSpace("grid", NUM_SETTINGS, schedule_setting),
     ),
     _baseline("adam8p", "Adam8p search", adam8p, SearchSpace("random", NUM_ADAM8P_TRIALS, sample_adam8p)),
     _baseline(

@@ -199,6 +199,32 @@ def test_summarize_task_tunes_and_normalises() -> None:
         summarize_task(config, evaluation_task(), held_out=True, learned={}, baselines={})
 
 
+def test_summarize_task_asks_who_had_twice_the_steps() -> None:
+    """The candidate ends at 0.9 after 10 steps; of those with twice the steps the best one decides."""
+    config = EvaluationConfig(
+        horizon=10, points_per_horizon=2, normalizer_factor=1, num_seeds=1, baselines=("lhopt35",)
+    )
+
+    def is_twice(best: float) -> list[bool | None]:
+        poor = [4.0, 0.1, 0.1, 0.1, 2.0]  # low on the way, which does not count
+        baselines = {
+            "adam": curves(*[[4.0, 2.0, 1.0, 1.0, 1.0]] * 15),
+            "adamw_schedules": curves(*[poor] * 34, [4.0, 3.0, 2.0, 1.0, best]),
+        }
+        learned = {
+            "candidate": np.asarray([[4.0, 1.0, 0.9]]),
+            "initialisation": np.asarray([[4.0, 4.0, 4.0]]),
+        }
+        result = summarize_task(
+            config, evaluation_task(), held_out=True, learned=learned, baselines=baselines
+        )
+        assert [r.optimizer for r in result.results] == ["candidate", "initialisation", "adam"]
+        return [entry.is_twice_as_fast for entry in result.results]
+
+    assert is_twice(0.95) == [True, False, None]
+    assert is_twice(0.85) == [False, False, None]
+
+
 def test_the_extended_normaliser_is_the_best_of_four() -> None:
     """Adam ends at 1, another of the four at 0.5 after 10 steps: what ends at 0.5 is as fast, not twice."""
     config = EvaluationConfig(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from curriculum.evaluation.baseline_budgets import BUDGETS, Trials, expand, setting_text
 from curriculum.evaluation.summary import EvaluationConfig
+from curriculum.evaluation.twice_as_fast import is_twice_as_fast
 from lopt.baselines import BASELINES
 
 
@@ -36,7 +38,32 @@ def test_only_the_normalisers_run_on() -> None:
     assert [config.num_intervals(name) for name in ("adam", "adamw_cosine")] == [70, 10]
 
 
+def test_who_has_twice_the_steps_is_compared_apart() -> None:
+    config = EvaluationConfig(horizon=200, points_per_horizon=10, baselines=("quick", "lhopt35"))
+    assert [t.baseline for t in config.trials] == ["adam", "adamw_cosine"]
+    assert config.trials_twice_as_long == (Trials("adamw_schedules", 35),)
+    assert (config.num_intervals("adamw_schedules"), config.told_steps("adamw_schedules")) == (20, 400)
+    assert config.told_steps("adam") == 200
+    assert EvaluationConfig().trials_twice_as_long == ()
+
+
+@pytest.mark.parametrize(
+    ("final", "baselines", "expected"),
+    [
+        ([1.0, 2.0], [[2.0, 1.2], [9.0, 9.0]], True),  # 1.5 < 1.6 in the mean, though one seed is higher
+        ([1.0, 2.0], [[2.0, 1.2], [1.0, 1.9]], False),  # one setting is lower
+        ([1.0, 2.0], [[1.0, 2.0]], False),  # as low is not lower
+        ([1.0, 2.0], [[np.nan, 0.0], [np.inf, 0.0]], True),
+        ([1.0, np.nan], [[5.0, 5.0]], False),
+        ([1.0, np.inf], [[np.inf, np.inf]], False),
+    ],
+)
+def test_twice_as_fast_by_hand(final: list[float], baselines: list[list[float]], expected: bool) -> None:
+    assert is_twice_as_fast(np.asarray(final), np.asarray(baselines)) is expected
+
+
 def test_a_trial_has_a_name() -> None:
+    assert setting_text(Trials("adamw_schedules", 35), 16) == "trial 17 of 35"
     assert setting_text(Trials("adam", 15), 9) == "learning rate 0.003"
     assert setting_text(Trials("nadamw", 100), 16) == "trial 17 of 100"
     assert setting_text(Trials("prodigy", 1), 0) == ""

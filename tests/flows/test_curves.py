@@ -196,6 +196,14 @@ def test_a_damaged_curve_is_computed_again_once(session: Session, spy: SpyPool) 
 
 
 @made_up_units
+def test_some_baselines_have_and_are_told_of_twice_the_steps(session: Session) -> None:
+    jobs = plan_baselines([DIGITS], derive(CONFIG, baselines=("lhopt35",)))
+    told = {job.name: (job.unit.horizon, job.key(0, 0).horizon) for job in jobs}
+    assert told == {"adam": (10, 10), "adamw_schedules": (20, 20)}
+    assert compute(jobs, session)["t", "adamw_schedules"].losses["train"].shape == (35, 3, 2)
+
+
+@made_up_units
 def test_imported_curves_are_found_and_counted(tmp_path: Path, session: Session, spy: SpyPool) -> None:
     jobs = plan_baselines([DIGITS], CONFIG)
     compute(jobs, session)

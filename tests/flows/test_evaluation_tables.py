@@ -34,7 +34,7 @@ CONFIG = EvaluationConfig(
     points_per_horizon=2,
     normalizer_factor=3,
     num_seeds=2,
-    baselines=("adamw_cosine", "muon", "schedule_free_adamw", "prodigy", "sgd", "optlist10"),
+    baselines=("adamw_cosine", "muon", "schedule_free_adamw", "prodigy", "sgd", "optlist10", "lhopt35"),
 )
 TASKS = [*get_evaluation_set("heldout_demo")[:3], *get_evaluation_set("indistribution_demo")[:1]]
 
@@ -43,7 +43,7 @@ def batches(rng: np.random.Generator) -> dict[tuple[str, str], CurveBatch]:
     """Falling curves for every optimizer on every task; the learned one ends lowest of all."""
     found = {}
     for task in TASKS:
-        for trials in CONFIG.trials:
+        for trials in (*CONFIG.trials, *CONFIG.trials_twice_as_long):
             step = np.arange(CONFIG.num_intervals(trials.baseline) + 1) * CONFIG.eval_every
             speed = rng.uniform(0.02, 0.1, size=(trials.num_trials, 2, 1))
             losses = 2.0 * np.exp(-speed * step)
@@ -133,6 +133,13 @@ def test_few_are_drawn_and_all_are_in_the_page() -> None:
     assert [row[0] for row in views["By family of tasks"].rows]
     assert all(len(row) == len(view.head) for view in views.values() for row in view.rows)
     assert "At several horizons" not in views
+    twice = views["At least twice as fast"]
+    assert twice.rows == (
+        ("pacer v3", "3 of 3", "100\u202f%"),
+        ("pacer v3 before training", "0 of 3", "0\u202f%"),
+    )
+    assert "after 20 steps" in twice.note
+    assert not any("schedules" in row.name for table in report.tables for row in table.rows)
     lead = tables_lead(report)
     assert lead in html.unescape(page)
     assert "It ran 3.00× as long" in lead

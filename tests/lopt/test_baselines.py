@@ -23,6 +23,7 @@ PROMOTING = {
     "adam_sqrt_decay",
     "adamw",
     "adamw_cosine",
+    "adamw_schedules",
     "adabelief",
     "dadapt_adamw",
     "lamb",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lopt.baselines import BASELINES, LEARNING_RATE_TUNED
+from lopt.baselines.adamw_schedules import NUM_SETTINGS, SCHEDULES, multipliers, schedule_setting
 from lopt.baselines.scheduled_adam import exp_decay, sqrt_decay
 
 Array = np.ndarray
@@ -190,3 +191,43 @@ def test_sqrt_decay_by_hand(step: int, expected: float) -> None:
 @pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (100_000, 0.00091166), (300_000, 7.576989e-10)])
 def test_exp_decay_keeps_its_digits_over_long_runs(step: int, expected: float) -> None:
     assert float(exp_decay(jnp.int32(step))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0.0, [1, 1, 1, 1, 1, 1, 1]),
+        (0.5, [1, 0.1, 0.5, 0.25, 0.1, 0.5, 0.55]),
+        (0.75, [1, 0.01, 0.25, 0.0625, 0.01**0.75, 0.14644661, 0.23180195]),
+        (1.0, [1, 0.01, 0, 0, 0.01, 0, 0.1]),
+        (2.0, [1, 0.01, 0, 0, 0.01, 0, 0.1]),
+    ],
+)
+def test_schedules_by_hand(progress: float, expected: list[float]) -> None:
+    np.testing.assert_allclose(multipliers(jnp.float32(progress)), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_35_settings_are_every_rate_with_every_schedule() -> None:
+    settings = [schedule_setting(number) for number in range(NUM_SETTINGS)]
+    assert len(set(settings)) == 35
+    assert {setting.learning_rate for setting in settings} == {1e-4, 3e-4, 1e-3, 3e-3, 1e-2}
+    assert {int(setting.schedule) for setting in settings} == set(range(len(SCHEDULES)))
+
+
+def test_a_scheduled_adamw_is_its_formula() -> None:
+    """Linear decay over ten steps, after seven of them."""
+    setting = schedule_setting(3 * len(SCHEDULES) + SCHEDULES.index("linear"))
+    assert setting.learning_rate == 3e-3
+    rng = np.random.default_rng(0)
+    params, grads = rng.normal(size=(4, 3)), rng.normal(size=(7, 4, 3))
+    moments: dict[str, Array] = {}
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = BASELINES["adamw_schedules"].factory(jax.tree.map(jnp.float32, setting), jnp.int32(10))
+        state = optimizer.init(jnp.float32(params))
+        update = jax.jit(optimizer.update)
+        for t, gradient in enumerate(grads, start=1):
+            found, state = update(jnp.float32(gradient), state, jnp.float32(params))
+            direction = debiased_adam(gradient, moments, t, eps=1e-8) + 0.01 * params
+            expected = -3e-3 * (1 - (t - 1) / 10) * direction
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+            params = params + expected

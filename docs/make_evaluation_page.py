@@ -1,0 +1,86 @@
+"""Draws evaluations and prints their tables as Markdown: for docs/embedded24.md.
+
+    python docs/make_evaluation_page.py --report pacer=one/.keirin/reports/report.json \\
+        --report velo=other/.keirin/reports/report.json --name embedded24
+
+Each report is the `report.json` that `keirin report` wrote beside its page. Tasks are listed once, with the speed-
+up of every candidate.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from flows.reporting import EvaluationReport, ReportData, learning_curves_png, speedup_cdf_png
+from flows.reporting.statistics import task_speedup
+from flows.reporting.table_views import TableView, table_views
+from flows.reporting.views import headline
+
+LEFT_OUT = ("mean", "mean cost", "5 %", "25 %", "75 %")
+"""Columns that the page of `keirin report` has and a narrower one does not."""
+IMAGES = Path(__file__).parent / "images"
+
+
+def table(view: TableView) -> str:
+    """Returns a table as Markdown, the rows that it is about in bold."""
+    kept = [n for n, name in enumerate(view.head) if name not in LEFT_OUT]
+    lines = [_line([view.head[n] for n in kept]), "|---" * len(kept) + "|"]
+    for number, row in enumerate(view.rows):
+        cells = [row[n] for n in kept]
+        lines.append(_line([f"**{cell}**" for cell in cells] if number in view.emphasis else cells))
+    return "\n".join([f"**{view.title}.** {view.note}", "", *lines, ""])
+
+
+def tasks_table(reports: dict[str, EvaluationReport]) -> str:
+    """Returns a row per task: the speed-up of each candidate over the first baseline, and of its initialisation."""
+    evaluations = list(reports.values())
+    lines = [
+        _line(["task", *(name for each in reports for name in (each, f"{each} before"))]),
+        "|---" * (1 + 2 * len(reports)) + "|",
+    ]
+    for task in evaluations[0].tasks:
+        cells = [task.name]
+        for evaluation in evaluations:
+            found = next(each for each in evaluation.tasks if each.name == task.name)
+            normalizer = evaluation.baselines[0].name
+            for optimizer in (evaluation.candidate.name, "initialisation"):
+                summary = task_speedup(evaluation, found, optimizer, normalizer)
+                spread = "" if summary is None else f" ({summary.low:.2f}–{summary.high:.2f})"
+                cells.append("–" if summary is None else f"{summary.text}{spread}")
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Reads the reports, draws and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--report", action="append", required=True, metavar="LABEL=PATH")
+    parser.add_argument("--name", default="embedded24", help="how the pictures' names begin")
+    args = parser.parse_args()
+    reports: dict[str, EvaluationReport] = {}
+    for given in args.report:
+        label, _, path = given.partition("=")
+        data = ReportData.model_validate_json(Path(path).read_text("utf-8"))
+        if data.evaluation is None:
+            parser.error(f"{path} has no evaluation. Run `keirin evaluate` and `keirin report` there first.")
+        reports[label] = data.evaluation
+        print(f"### {label}\n\n{headline(data)}\n")
+        print("\n".join(f"- {remark}" for remark in data.evaluation.remarks), "\n")
+        print("\n".join(table(view) for view in table_views(data.evaluation)))
+        for what, draw in (("cdf", speedup_cdf_png), ("curves", learning_curves_png)):
+            picture = IMAGES / f"{args.name}-{label}-{what}.png"
+            picture.write_bytes(draw(data))
+            print(f"wrote {picture}")
+    print("\n### Tasks\n")
+    print(tasks_table(reports))
+
+
+if __name__ == "__main__":
+    main()
