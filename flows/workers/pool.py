@@ -3,7 +3,7 @@
 A unit of work is an importable function and a tuple of picklable arguments. Because units are pure, it does
 not matter which worker runs one or how often: a lost unit is run again, and the results are the same with
 any number of workers. What matters is only where a compiled program already is, so payloads of one
-`affinity` key prefer one worker; when that worker is gone, any other takes them.
+`affinity` key prefer one worker, or a few (`flows.workers.placement`); when those are gone, any other takes them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUni
 from flows.interrupt import raise_if_stop_requested
 from flows.settings import RuntimeSettings
 from flows.workers.cluster import connect, leave, start_cluster
+from flows.workers.placement import Placement
 from flows.workers.shared_arguments import Payload, share
 from flows.workers.stream import DaskWorkStream
 
@@ -42,7 +43,7 @@ class DaskWorkerPool:
     def __init__(self, client: Client, cluster: LocalCluster | None = None) -> None:
         self._client = client
         self._cluster = cluster
-        self._home_of: dict[str, str] = {}
+        self._placement = Placement()
         self._is_closed = False
         self._is_fresh = True  # no worker has been given anything since it was started
 
@@ -144,7 +145,7 @@ class DaskWorkerPool:
         # On a slow machine units wait for the workers, with a limit of their own.
         with contextlib.suppress(TimeoutError):
             self._client.restart(timeout=REFRESH_SECONDS)
-        self._home_of.clear()
+        self._placement.forget()
         self._is_fresh = True
 
     def close(self) -> None:
@@ -178,7 +179,9 @@ class DaskWorkerPool:
                 )
         weights = [1.0] * len(payloads) if costs is None else list(costs)
         homes: Sequence[str | None] = (
-            [None] * len(payloads) if affinity is None else self._place(affinity, weights)
+            [None] * len(payloads)
+            if affinity is None
+            else self._placement.place(affinity, weights, self._worker_addresses())
         )
         order = sorted(
             range(len(payloads)), key=lambda index: -weights[index]
@@ -197,27 +200,6 @@ class DaskWorkerPool:
             )
             futures.update(zip(indices, batch, strict=True))
         return futures
-
-    def _place(self, affinity: Sequence[str], weights: Sequence[float]) -> list[str | None]:
-        """Returns each key's worker: the one it had, or else the one with the least cost so far."""
-        workers = self._worker_addresses()
-        sizes = dict.fromkeys(affinity, 0.0)
-        for key, weight in zip(affinity, weights, strict=True):
-            sizes[key] += weight
-        if len(sizes) < len(workers) or not workers:
-            # Keeping keys apart would leave workers idle; with all of them restarting, the scheduler waits.
-            return [None] * len(affinity)
-        load = dict.fromkeys(workers, 0.0)
-        homeless = []
-        for key, size in sizes.items():
-            if self._home_of.get(key) in load:
-                load[self._home_of[key]] += size
-            else:
-                homeless.append((key, size))
-        for key, size in sorted(homeless, key=lambda item: -item[1]):
-            self._home_of[key] = min(load, key=lambda address: load[address])
-            load[self._home_of[key]] += size
-        return [self._home_of[key] for key in affinity]
 
     def _worker_addresses(self) -> list[str]:
         return sorted(self._client.scheduler_info()["workers"])
