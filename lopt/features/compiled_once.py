@@ -21,5 +21,6 @@ def compiled_once(progress: jax.Array, compute: Callable[[], jax.Array]) -> jax.
         vectorised, the conditional becomes a selection: right, and no longer a border.
       compute: Returns one array.
     """
-    shape = jax.eval_shape(compute)
-    return jax.lax.cond(progress >= 0, compute, lambda: jnp.zeros(shape.shape, shape.dtype))
+    once = jax.jit(compute)  # traced once, and vectorised once: a conditional does both twice
+    shape = jax.eval_shape(once)
+    return jax.lax.cond(progress >= 0, once, lambda: jnp.zeros(shape.shape, shape.dtype))

@@ -87,6 +87,7 @@ def steps_and_messages(
         layers = [_Layer(w, b) for w, b in zip(weights, biases, strict=True)]
         return _piece(settings, layers, _inputs(settings, values["scales"], *arrays))
 
+    @jax.jit
     def whole() -> _Piece:
         values = {"bias": nn.linear(of_context, context), "scales": scales}
         return over_parameters(stack, piece, values, (param, grad, acc), chunk_size=CHUNK_SIZE)
