@@ -45,11 +45,11 @@ def export_curves(home: Path, path: Path) -> str:
     """
     target = _parquet(path, "an export")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
-    table = pa.Table.from_pylist([_record(row) for row in rows])
+    table = _narrow(pa.Table.from_pylist([_record(row) for row in rows]))
     partial = target.with_name(f".{target.name}.part")
     with explain_os_errors(target, "export the curves"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", compression_level=19, **_encodings(table))
         partial.replace(target)
     return f"{len(rows)} curves in {target}{_left_out(damaged)}"
 
@@ -69,6 +69,27 @@ def import_curves(home: Path, path: Path) -> str:
     store = CurveStore(Workspace(home).curves)
     fate = Counter(_add(store, row) for row in rows)
     return f"{len(rows)} curves in {source}: " + ", ".join(f"{count} {what}" for what, count in fate.items())
+
+
+def _narrow(table: pa.Table) -> pa.Table:
+    """Returns the table with losses as float32 where they are float32's, as those that workers compute are."""
+    for place, name in enumerate(table.column_names):
+        if name.startswith(_LOSS):
+            wide = table.column(name).combine_chunks()
+            narrow = wide.cast(pa.list_(pa.float32()))
+            if np.array_equal(np.asarray(wide.flatten()), np.asarray(narrow.flatten()), equal_nan=True):
+                table = table.set_column(place, name, narrow)
+    return table
+
+
+def _encodings(table: pa.Table) -> dict[str, list[str]]:
+    """Returns how to write columns: losses byte by byte, which zstd makes less of, names and texts once."""
+    losses = [name for name in table.column_names if name.startswith(_LOSS)]
+    others = [name for name in table.column_names if name not in (*losses, "step")]
+    return {
+        "use_byte_stream_split": [f"{name}.list.element" for name in losses],
+        "use_dictionary": [*others, "step.list.element"],
+    }
 
 
 def _add(store: CurveStore, row: CurveRow) -> str:

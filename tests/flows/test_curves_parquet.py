@@ -65,6 +65,25 @@ def test_an_imported_curve_is_the_exported_one_and_says_so(tmp_path: Path) -> No
             np.testing.assert_array_equal(found.losses[split], values.astype(np.float64))
 
 
+def test_losses_keep_all_their_digits(tmp_path: Path) -> None:
+    """In single precision, as workers compute them, or in double."""
+    single, double = curve(0), curve(1)
+    double.losses["train"] = np.asarray([2 / 3, np.pi])
+    import_curves(tmp_path / "here", exported(tmp_path, single, double))
+    for row in (single, double):
+        found = store_of(tmp_path / "here").get(row.key)
+        assert found is not None
+        for split, values in row.losses.items():
+            np.testing.assert_array_equal(found.losses[split], values.astype(np.float64))
+    types = dict(
+        zip((schema := pq.read_schema(tmp_path / "out" / "curves.parquet")).names, schema.types, strict=True)
+    )
+    assert (types["loss_train"], types["loss_outer_valid"]) == (
+        pa.list_(pa.float64()),
+        pa.list_(pa.float32()),
+    )
+
+
 def test_what_is_stored_stays(tmp_path: Path) -> None:
     path = exported(tmp_path, curve(0), curve(1))
     store_of(tmp_path / "here").append(curve(0, loss=5.0))
