@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flows.commands.options import (
     Debug,
@@ -135,7 +137,9 @@ def export(
     from flows.evaluation.parquet import export_curves
 
     del debug
-    typer.echo(export_curves(settings_from(home).home, path))
+    with _working("reading and writing curves"):
+        message = export_curves(settings_from(home).home, path)
+    typer.echo(message)
 
 
 @curves_app.command("import")
@@ -154,4 +158,11 @@ def import_(
 
     del debug
     for path in paths:
-        typer.echo(import_curves(settings_from(home).home, path))
+        with _working(f"reading and storing the curves of {path}"):
+            message = import_curves(settings_from(home).home, path)
+        typer.echo(message)
+
+
+def _working(what: str) -> AbstractContextManager[object]:
+    """Shows that something is being done: a thousand curves take some seconds."""
+    return Console(stderr=True).status(what)
