@@ -81,7 +81,7 @@ class Placement:
         loads, chosen = dict.fromkeys(workers, 0.0), {}
         for unit in units:
             homes = self._homes[unit.key] | ({more[1]} if more and more[0] == unit.key else set())
-            worker = min((each for each in workers if each in homes), key=loads.__getitem__)
+            worker = min(homes, key=lambda each: (loads[each], each))
             chosen[unit.number] = worker
             loads[worker] += unit.cost
         return loads, chosen
@@ -102,10 +102,10 @@ class Placement:
         if self._lost < PATIENCE:
             return chosen
         self._lost = 0.0
-        idle = min(workers, key=loads.__getitem__)
+        idle, busiest = min(workers, key=loads.__getitem__), max(workers, key=loads.__getitem__)
         if sum(idle in homes for homes in self._homes.values()) >= MAX_COMPILED_PROGRAMS:
             return chosen
-        moves = [(key, idle) for key in dict.fromkeys(unit.key for unit in units)]
+        moves = [(unit.key, idle) for unit in units if chosen[unit.number] == busiest]
         best = min(moves, key=lambda move: max(self._assign(units, workers, move)[0].values()))
         loads, moved = self._assign(units, workers, best)
         if max(loads.values()) > WORTHWHILE * longest:
