@@ -1,7 +1,7 @@
-"""Draws evaluations and prints their tables as Markdown: for docs/embedded24.md.
+"""Prints evaluations as Markdown, and draws them: for docs/embedded24.md and docs/results.md.
 
     python docs/make_evaluation_page.py --report pacer=one/.keirin/reports/report.json \\
-        --report velo=other/.keirin/reports/report.json --name embedded24
+        --report velo=other/.keirin/reports/report.json --pictures embedded24
 
 Each report is the `report.json` that `keirin report` wrote beside its page. Tasks are listed once, with the speed-
 up of every candidate.
@@ -62,7 +62,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--report", action="append", required=True, metavar="LABEL=PATH")
-    parser.add_argument("--name", default="embedded24", help="how the pictures' names begin")
+    parser.add_argument("--pictures", metavar="NAME", help="draw them too; how the names of the files begin")
     args = parser.parse_args()
     reports: dict[str, EvaluationReport] = {}
     for given in args.report:
@@ -74,10 +74,11 @@ def main() -> None:
         print(f"### {label}\n\n{headline(data)}\n")
         print("\n".join(f"- {remark}" for remark in data.evaluation.remarks), "\n")
         print("\n".join(table(view) for view in table_views(data.evaluation)))
-        for what, draw in (("cdf", speedup_cdf_png), ("curves", learning_curves_png)):
-            picture = IMAGES / f"{args.name}-{label}-{what}.png"
-            picture.write_bytes(draw(data))
-            print(f"wrote {picture}")
+        if args.pictures is not None:
+            for what, draw in (("cdf", speedup_cdf_png), ("curves", learning_curves_png)):
+                picture = IMAGES / f"{args.pictures}-{label}-{what}.png"
+                picture.write_bytes(draw(data))
+                print(f"wrote {picture}")
     print("\n### Tasks\n")
     print(tasks_table(reports))
 
