@@ -64,7 +64,8 @@ def draw_learning_curves(axes: Axes, evaluation: EvaluationReport, task: TaskRep
     """Draws every optimizer on one task: mean over seeds, shaded from the best to the worst seed.
 
     The scale is logarithmic where all means are positive. A run that leaves the top of the plot has a loss
-    above one and a half times its start; a cross marks the last finite mean of one that diverged.
+    above one and a half times its start; a cross marks the last finite mean of one that diverged, at the top if it
+    is above that.
     """
     stroke_of = strokes(evaluation.optimizers)
     labels = {info.name: info.label for info in evaluation.optimizers}
@@ -80,7 +81,6 @@ def draw_learning_curves(axes: Axes, evaluation: EvaluationReport, task: TaskRep
             curve.steps, curve.mean, color=colour, linewidth=stroke.width * 0.85, linestyle=stroke.dashes,
             label=labels[name],
         )  # fmt: skip
-        _mark_divergence(axes, curve, colour)
     means = [v for curve in task.curves for v in curve.mean if math.isfinite(v)]
     starts = [curve.mean[0] for curve in task.curves if curve.mean and math.isfinite(curve.mean[0])]
     ceiling = max(starts, default=1.0) * 1.5
@@ -93,6 +93,8 @@ def draw_learning_curves(axes: Axes, evaluation: EvaluationReport, task: TaskRep
         margin = 0.05 * (max(shown) - min(shown) or 1.0)
         low, high = min(shown) - margin, max(shown) + margin
     axes.set_ylim(low, high)
+    for curve in task.curves:
+        _mark_divergence(axes, curve, theme.series[stroke_of[curve.optimizer].number], top=high)
     axes.set_xlim(0, _last_step(evaluation, [task]))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: count_text(int(value)))
@@ -102,11 +104,14 @@ def draw_learning_curves(axes: Axes, evaluation: EvaluationReport, task: TaskRep
         axes.axvline(evaluation.horizon, color=theme.muted, linewidth=0.9, linestyle=(0, (2, 2)))
 
 
-def _mark_divergence(axes: Axes, curve: OptimizerCurve, colour: str) -> None:
+def _mark_divergence(axes: Axes, curve: OptimizerCurve, colour: str, *, top: float) -> None:
     finite = [math.isfinite(value) for value in curve.mean]
     if any(finite) and not all(finite):
         last = finite.index(False) - 1
-        axes.plot(curve.steps[last], curve.mean[last], "X", color=colour, markersize=8, clip_on=False)
+        # Not clipped at the edge, so never far outside: the layout makes room for it.
+        axes.plot(
+            curve.steps[last], min(curve.mean[last], top), "X", color=colour, markersize=8, clip_on=False
+        )
 
 
 def _last_step(evaluation: EvaluationReport, tasks: Sequence[TaskReport]) -> int:

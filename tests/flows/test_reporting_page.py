@@ -83,6 +83,18 @@ def test_hostile_task_names_do_not_break_plots(data: ReportData) -> None:
     assert "<b> &" not in page
 
 
+def test_a_curve_that_diverges_from_far_above_leaves_room_for_the_others(data: ReportData) -> None:
+    """Its cross is at the top of the plot: at its own height it would leave the plot no height at all."""
+    assert data.evaluation is not None
+    task = data.evaluation.tasks[0]
+    curve = task.curves[0]
+    points = (curve.mean[0], *(1e30 for _ in curve.mean[2:]), float("nan"))
+    far = curve.model_copy(update={"mean": points, "low": points, "high": points})
+    tasks = (task.model_copy(update={"curves": (far, *task.curves[1:])}), *data.evaluation.tasks[1:])
+    changed = data.model_copy(update={"evaluation": data.evaluation.model_copy(update={"tasks": tasks})})
+    assert reporting.learning_curves_png(changed).startswith(b"\x89PNG")  # a warning would be an error
+
+
 def test_an_empty_report_says_what_to_run(data: ReportData) -> None:
     empty = ReportData(created=data.created, machine=data.machine)
     text = " ".join(read(reporting.render_html(empty)).text)
