@@ -1,4 +1,4 @@
-"""Prints evaluations as Markdown, and draws them: for docs/embedded24.md and docs/results.md.
+"""Prints evaluations as Markdown, and draws their speed-ups: for docs/embedded24.md and docs/results.md.
 
     python docs/make_evaluation_page.py --report pacer=one/.keirin/reports/report.json \\
         --report velo=other/.keirin/reports/report.json --pictures embedded24
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.reporting import EvaluationReport, ReportData, learning_curves_png, speedup_cdf_png
+from flows.reporting import EvaluationReport, ReportData, speedup_cdf_png
 from flows.reporting.statistics import task_speedup
 from flows.reporting.table_views import TableView, table_views
 from flows.reporting.views import headline
@@ -75,10 +75,9 @@ def main() -> None:
         print("\n".join(f"- {remark}" for remark in data.evaluation.remarks), "\n")
         print("\n".join(table(view) for view in table_views(data.evaluation)))
         if args.pictures is not None:
-            for what, draw in (("cdf", speedup_cdf_png), ("curves", learning_curves_png)):
-                picture = IMAGES / f"{args.pictures}-{label}-{what}.png"
-                picture.write_bytes(draw(data))
-                print(f"wrote {picture}")
+            picture = IMAGES / f"{args.pictures}-{label}-cdf.png"
+            picture.write_bytes(speedup_cdf_png(data))
+            print(f"wrote {picture}")
     print("\n### Tasks\n")
     print(tasks_table(reports))
 
