@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from flows.reporting.data import (
     AcceptedTasks,
-    ComparisonTable,
     EvaluationReport,
     FamilyErrors,
-    HorizonRow,
     Location,
     MachineReport,
     OptimizerCurve,
@@ -27,10 +25,10 @@ from flows.reporting.data import (
     TrackPoint,
     TrackReport,
     TunedSetting,
-    TwiceRow,
     ValidationPoint,
 )
 from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_png
+from flows.reporting.evaluation_rows import ComparisonTable, HorizonRow, TwiceRow
 from flows.reporting.html import render_html
 from flows.reporting.runtime_plots import accepted_tasks_png, runtime_model_families_png, runtime_model_png
 from flows.reporting.terminal import result_lines, summary_lines, terminal_table

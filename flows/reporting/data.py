@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from curriculum.evaluation.comparison import Row
 from curriculum.evaluation.normalized_loss import LossRow
+from flows.reporting.evaluation_rows import ComparisonTable, HorizonRow, TwiceRow
 from flows.reporting.report_model import EndOfInterval, ReportModel, require_equal_lengths
 
 Role = Literal["candidate", "initialisation", "baseline"]
@@ -214,29 +214,6 @@ class TaskReport(ReportModel):
         """Returns the speed-up of `optimizer` over `baseline`, or None if it was not measured."""
         pairs = ((s, (s.optimizer, s.baseline)) for s in self.speedups)
         return next((s for s, names in pairs if names == (optimizer, baseline)), None)
-
-
-class ComparisonTable(ReportModel):
-    """One table of optimizers, each number over the same tasks and seeds."""
-
-    title: str
-    note: str
-    rows: tuple[Row, ...]
-
-
-class TwiceRow(ReportModel):
-    """On how many tasks an optimizer ended lower than every AdamW setting with twice the steps (LHOPT, 4.1)."""
-
-    name: str
-    num_twice: int = Field(ge=0)
-    num_tasks: int = Field(gt=0)
-
-
-class HorizonRow(ReportModel):
-    """The candidate's row at one horizon."""
-
-    horizon: int
-    row: Row
 
 
 class EvaluationReport(ReportModel):

@@ -1,0 +1,31 @@
+"""Rows of an evaluation's tables, as data: what a report shows and its JSON holds."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from curriculum.evaluation.comparison import Row
+from flows.reporting.report_model import ReportModel
+
+
+class ComparisonTable(ReportModel):
+    """One table of optimizers, each number over the same tasks and seeds."""
+
+    title: str
+    note: str
+    rows: tuple[Row, ...]
+
+
+class TwiceRow(ReportModel):
+    """On how many tasks an optimizer ended lower than every AdamW setting with twice the steps (LHOPT, 4.1)."""
+
+    name: str
+    num_twice: int = Field(ge=0)
+    num_tasks: int = Field(gt=0)
+
+
+class HorizonRow(ReportModel):
+    """The candidate's row at one horizon."""
+
+    horizon: int
+    row: Row
