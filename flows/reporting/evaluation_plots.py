@@ -171,7 +171,7 @@ def learning_curves_png(data: ReportData) -> bytes:
         summary = baselines and task_speedup(evaluation, task, candidate, baselines[0].name)
         if summary:
             colour = LIGHT.good if summary.verdict == "win" else LIGHT.bad
-            text = summary.text
+            text = summary.text.removesuffix(" than the start")  # beside the task's name there is no room
             if summary.num_diverged:
                 text += f" ({summary.num_diverged} of {plural(summary.num_seeds, 'seed')})"
             axes.set_title(text, loc="right", color=colour, fontsize=9.5, fontweight="bold")
