@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from curriculum.evaluation.summary import INITIALISATION
 from flows.reporting import EvaluationReport, ReportData, speedup_cdf_png
 from flows.reporting.statistics import task_speedup
 from flows.reporting.table_views import TableView, table_views
@@ -44,7 +45,7 @@ def tasks_table(reports: dict[str, EvaluationReport]) -> str:
         for evaluation in evaluations:
             found = next(each for each in evaluation.tasks if each.name == task.name)
             normalizer = evaluation.baselines[0].name
-            for optimizer in (evaluation.candidate.name, "initialisation"):
+            for optimizer in (evaluation.candidate.name, INITIALISATION):
                 summary = task_speedup(evaluation, found, optimizer, normalizer)
                 spread = "" if summary is None else f" ({summary.low:.2f}–{summary.high:.2f})"
                 cells.append("–" if summary is None else f"{summary.text}{spread}")

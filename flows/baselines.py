@@ -18,7 +18,7 @@ def run_baselines(parameters: BaselinesParameters, session: Session) -> list[dic
     progress = ProgressArtifact("baselines-progress", "Sets of learning curves computed.")
     batches = compute_curves(plan_baselines(tasks, config), session, progress).batches
     rows = []
-    for trials in (*config.trials, *config.trials_twice_as_long):
+    for trials in config.all_trials:
         costs = [batches[task.name, trials.baseline].seconds_per_step for task in tasks]
         rows.append(
             {

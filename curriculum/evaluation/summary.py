@@ -89,15 +89,16 @@ class EvaluationConfig(FrozenConfig):
     @property
     def trials(self) -> tuple[Trials, ...]:
         """Every baseline that is given the same steps, with its trials, the normaliser's first."""
-        return tuple(trials for trials in self._all_trials if trials.baseline not in TWICE_AS_LONG)
+        return tuple(trials for trials in self.all_trials if trials.baseline not in TWICE_AS_LONG)
 
     @property
     def trials_twice_as_long(self) -> tuple[Trials, ...]:
         """The baselines that are given twice the steps, and told so."""
-        return tuple(trials for trials in self._all_trials if trials.baseline in TWICE_AS_LONG)
+        return tuple(trials for trials in self.all_trials if trials.baseline in TWICE_AS_LONG)
 
     @property
-    def _all_trials(self) -> tuple[Trials, ...]:
+    def all_trials(self) -> tuple[Trials, ...]:
+        """Both, in the order in which they were asked for."""
         return expand((*NORMALIZERS[self.normalizer], *self.baselines))
 
     @property

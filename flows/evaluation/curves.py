@@ -250,7 +250,7 @@ def _learned(
 def _baselines(task: EvaluationTask, config: EvaluationConfig, versions: Mapping[str, str]) -> list[CurveJob]:
     return [
         _slice(task, config, trials, first, versions)
-        for trials in (*config.trials, *config.trials_twice_as_long)
+        for trials in config.all_trials
         for first in range(0, trials.num_trials, TRIALS_PER_UNIT)
     ]
 

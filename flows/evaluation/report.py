@@ -66,8 +66,7 @@ def build_summary(
                 held_out=is_held_out(task.config, trained_on),
                 learned={name: learned[row] for row, name in enumerate(_LEARNED_NAMES)},
                 baselines={
-                    trials.baseline: batches[task.name, trials.baseline]
-                    for trials in (*config.trials, *config.trials_twice_as_long)
+                    trials.baseline: batches[task.name, trials.baseline] for trials in config.all_trials
                 },
             )
         )

@@ -61,7 +61,7 @@ def evaluation_spec(
         VERSION,
         {
             "config": config.model_dump(mode="json"),
-            "trials": [list(trials) for trials in (*config.trials, *config.trials_twice_as_long)],
+            "trials": [list(trials) for trials in config.all_trials],
             "tasks": [task.config.fingerprint() for task in tasks],
             "data": data_versions(task.config for task in tasks),
             "curves": CURVES_VERSION,

@@ -43,7 +43,7 @@ def batches(rng: np.random.Generator) -> dict[tuple[str, str], CurveBatch]:
     """Falling curves for every optimizer on every task; the learned one ends lowest of all."""
     found = {}
     for task in TASKS:
-        for trials in (*CONFIG.trials, *CONFIG.trials_twice_as_long):
+        for trials in CONFIG.all_trials:
             step = np.arange(CONFIG.num_intervals(trials.baseline) + 1) * CONFIG.eval_every
             speed = rng.uniform(0.02, 0.1, size=(trials.num_trials, 2, 1))
             losses = 2.0 * np.exp(-speed * step)
