@@ -18,8 +18,10 @@ import time
 from collections import Counter
 from typing import Any, NoReturn
 
+from flows.workers.environment import xla_flags
+
 os.environ.setdefault("NPROC", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+os.environ.setdefault("XLA_FLAGS", xla_flags(1))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np

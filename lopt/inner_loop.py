@@ -61,10 +61,16 @@ def inner_step(
     loss_key = jax.random.fold_in(key, 1)
     params = state.task_state.params
     attended = state.task_state._replace(params=gradient_params(state.optimizer_state, params))
-    (loss, task_state), grads = value_and_grad(task, attended, loss_key, task.batch(key, split))
-    updates, optimizer_state = optimizer.update(
-        grads, state.optimizer_state, params, value=loss, **_validation(task, state, key)
-    )
+    # The scopes are what a profile of the compiled program can tell its kernels by.
+    with jax.named_scope("sample_batch"):
+        batch = task.batch(key, split)
+    with jax.named_scope("gradient"):
+        (loss, task_state), grads = value_and_grad(task, attended, loss_key, batch)
+    valid_value = _validation(task, state, key)
+    with jax.named_scope("optimizer"):
+        updates, optimizer_state = optimizer.update(
+            grads, state.optimizer_state, params, value=loss, **valid_value
+        )
     new_params = optax.apply_updates(params, updates)
     return InnerState(task_state._replace(params=new_params), optimizer_state), loss
 

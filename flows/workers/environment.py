@@ -25,7 +25,7 @@ def worker_environment(settings: RuntimeSettings) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "NPROC": str(threads),  # read by XLA's CPU client: the size of its own thread pool
-        "XLA_FLAGS": _xla_flags(threads),
+        "XLA_FLAGS": xla_flags(threads),
         "JAX_COMPILATION_CACHE_DIR": str((settings.home / "compilation_cache").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -58,7 +58,14 @@ def apply_worker_environment(
     target[HOME] = str(settings.home.resolve())
 
 
-def _xla_flags(threads: int) -> str:
-    if threads > 1:
-        return f"--xla_cpu_multi_thread_eigen=true intra_op_parallelism_threads={threads}"
-    return "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+def xla_flags(threads: int) -> str:
+    """Returns XLA's flags for a process of so many threads.
+
+    XLA fills half of a 512-bit register unless told otherwise: on old processors full ones lowered the clock. Where
+    registers are shorter, the width changes nothing. The last word is no flag of XLA's, which reads none after it.
+    """
+    eigen = "true" if threads > 1 else "false"
+    return (
+        f"--xla_cpu_multi_thread_eigen={eigen} --xla_cpu_prefer_vector_width=512 "
+        f"intra_op_parallelism_threads={threads}"
+    )

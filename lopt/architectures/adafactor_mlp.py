@@ -160,11 +160,10 @@ class AdafactorMlp:
 def _init(config: AdafactorMlpConfig, params: Any) -> AdafactorMlpState:
     decays = pf.Decays(config.momentum_decays, config.second_moment_decays, config.factored_decays)
     dtype = jnp.dtype(config.state_dtype)
+    stacks = st.plan_stacks(jax.tree.leaves(params), swap_narrow=True)
     return AdafactorMlpState(
         progress=jnp.zeros((), jnp.int32),
-        accumulators=tuple(
-            pf.init_accumulators(stack, decays, dtype) for stack in st.plan_stacks(jax.tree.leaves(params))
-        ),
+        accumulators=tuple(pf.init_accumulators(stack, decays, dtype) for stack in stacks),
     )
 
 
@@ -173,7 +172,7 @@ def _update(
     config: AdafactorMlpConfig, theta: Theta, grads: Any, state: AdafactorMlpState, params: Any
 ) -> tuple[Any, AdafactorMlpState]:
     leaves, treedef = jax.tree.flatten(params)
-    stacks = st.plan_stacks(leaves)
+    stacks = st.plan_stacks(leaves, swap_narrow=True)
     decays = _decays(config, theta)
     layers = _layers(config, theta["network"], state.progress)
     updates, accumulators = [], []

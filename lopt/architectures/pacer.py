@@ -212,7 +212,8 @@ def _update(
         compute = partial(_direction, config, theta, grouping, g, group, vector, grad, rms[g], root, count)
         direction = compiled_once(state.progress, compute)
         length = jnp.sqrt(gr.tensor_mean(grouping, g, jnp.square(direction)))
-        updates.append(-direction * gr.spread(grouping, g, steps[g] / jnp.maximum(length, 1e-12)))
+        scale = steps[g] / jnp.maximum(length, 1e-12)
+        updates.append(gr.scaled(grouping, g, -direction, scale))
         groups.append(_store(config, group, state.num_updates))
     cast = [u.astype(leaf.dtype) for u, leaf in zip(gr.scatter(grouping, updates), leaves, strict=True)]
     history = lh.update_loss_history(state.loss_history, loss, config.loss_decays)

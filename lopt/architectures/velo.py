@@ -185,7 +185,7 @@ def _init_bank(key: PRNGKey, bank_size: int, sizes: tuple[int, ...]) -> nn.Weigh
 
 
 def _init(config: VeloConfig, theta: Theta, params: Any) -> VeloState:
-    stacks = st.plan_stacks(jax.tree.leaves(params))
+    stacks = st.plan_stacks(jax.tree.leaves(params), swap_narrow=True)
     num_tensors = sum(stack.num_tensors for stack in stacks)
     dtype = jnp.dtype(config.state_dtype)
     start = theta["lstm_init"]
@@ -213,7 +213,7 @@ def _update(
     value: Any,
 ) -> tuple[Any, VeloState]:
     leaves, treedef = jax.tree.flatten(params)
-    stacks = st.plan_stacks(leaves)
+    stacks = st.plan_stacks(leaves, swap_narrow=True)
     if not stacks:
         return grads, state
     p = st.stack_leaves(stacks, leaves)

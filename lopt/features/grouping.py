@@ -78,3 +78,9 @@ def spread(grouping: Grouping, group: int, values: jax.Array) -> jax.Array:
     if len(grouping.groups[group]) == 1:
         return jnp.broadcast_to(values[0], (math.prod(grouping.shapes[grouping.groups[group][0]]),))
     return values[grouping.segment_ids(group)]
+
+
+def scaled(grouping: Grouping, group: int, vector: jax.Array, factors: jax.Array) -> jax.Array:
+    """Returns the group's vector, [n], with each tensor times its own factor: factors [tensors in group]."""
+    cut = pieces(grouping, group, vector)
+    return jnp.concatenate([(piece * factors[i]).reshape(-1) for i, piece in enumerate(cut)])

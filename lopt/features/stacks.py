@@ -18,6 +18,11 @@ import numpy as np
 
 from lopt.types import PyTree
 
+NARROW = 32
+"""Elements of a last axis from which a loop over it is vectorised well."""
+SMALL_TENSOR = 65_536
+"""Elements up to which a tensor's axes are swapped for that."""
+
 
 class Stack(NamedTuple):
     """A static plan for the tensors of one shape. Hashable."""
@@ -28,6 +33,8 @@ class Stack(NamedTuple):
     """Their positions among the leaves, in order."""
     rows: tuple[int, ...]
     """Their positions among the non-empty leaves: where per-tensor arrays [num_tensors, …] have them."""
+    swapped: bool = False
+    """Whether the last two axes of the leaves are the other way round."""
 
     @property
     def num_tensors(self) -> int:
@@ -45,8 +52,13 @@ class Stack(NamedTuple):
         return tuple(range(-len(self.shape), 0))
 
 
-def plan_stacks(leaves: list[jax.Array]) -> tuple[Stack, ...]:
-    """Returns one stack per shape, in order of first appearance; empty tensors are in none."""
+def plan_stacks(leaves: list[jax.Array], *, swap_narrow: bool = False) -> tuple[Stack, ...]:
+    """Returns one stack per shape, in order of first appearance; empty tensors are in none.
+
+    Args:
+      leaves: The tensors.
+      swap_narrow: Swap the last two axes of small tensors that end in a short axis (`is_narrow`).
+    """
     members: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     row = 0
     for i, leaf in enumerate(leaves):
@@ -54,17 +66,33 @@ def plan_stacks(leaves: list[jax.Array]) -> tuple[Stack, ...]:
             members.setdefault(leaf.shape or (1,), []).append((i, row))
             row += 1
     return tuple(
-        Stack(shape, tuple(i for i, _ in pairs), tuple(row for _, row in pairs))
-        for shape, pairs in members.items()
+        _stack(shape, pairs, swapped=swap_narrow and is_narrow(shape)) for shape, pairs in members.items()
     )
+
+
+def _stack(shape: tuple[int, ...], pairs: list[tuple[int, int]], *, swapped: bool) -> Stack:
+    stacked = (*shape[:-2], shape[-1], shape[-2]) if swapped else shape
+    return Stack(stacked, tuple(i for i, _ in pairs), tuple(row for _, row in pairs), swapped)
+
+
+def is_narrow(shape: tuple[int, ...]) -> bool:
+    """Returns whether a tensor's last axis is too short to fill vector registers, and the one before is longer.
+
+    Row and column factors make the last axis a loop of its own: over 10 numbers, a compiler does it one by one. In
+    large tensors swapping axes costs more than it saves.
+    """
+    return len(shape) >= 2 and shape[-1] < min(NARROW, shape[-2]) and math.prod(shape) <= SMALL_TENSOR
 
 
 def stack_leaves(stacks: tuple[Stack, ...], leaves: list[jax.Array]) -> list[jax.Array]:
     """Returns one float32 array [k, *shape] per stack."""
-    return [
-        jnp.stack([jnp.asarray(leaves[i]).astype(jnp.float32).reshape(stack.shape) for i in stack.members])
-        for stack in stacks
-    ]
+    return [jnp.stack([_oriented(stack, leaves[i]) for i in stack.members]) for stack in stacks]
+
+
+def _oriented(stack: Stack, leaf: jax.Array) -> jax.Array:
+    """Returns a leaf in float32 and in the shape that the stack has for it."""
+    array = jnp.asarray(leaf).astype(jnp.float32)
+    return jnp.swapaxes(array, -1, -2) if stack.swapped else array.reshape(stack.shape)
 
 
 def unstack_leaves(
@@ -73,6 +101,7 @@ def unstack_leaves(
     """Returns the stacked tensors in the order, shapes and dtypes of `like`; empty ones as they are there."""
     out = list(like)
     for stack, array in zip(stacks, arrays, strict=True):
+        array = jnp.swapaxes(array, -1, -2) if stack.swapped else array
         for position, i in enumerate(stack.members):
             out[i] = array[position].reshape(like[i].shape).astype(like[i].dtype)
     return out

@@ -82,27 +82,13 @@ def _first_layer(stack: Stack, weight: jax.Array, bias: jax.Array, features: Fea
     hidden = [_coefficient(stack, bias[..., j]) for j in range(bias.shape[-1])]
     for shape, indices in sorted(by_shape.items(), key=lambda group: math.prod(group[0])):
         group = [features[i] for i in indices]
-        if shape[1:] == stack.shape:
-            sums = [
-                _dot([_coefficient(stack, weight[..., i, j]) for i in indices], group)
-                for j in range(len(hidden))
-            ]
-        else:
-            sums = _short_sums(jnp.stack([weight[:, i] for i in indices], axis=1), group)
+        coefficients = [[_coefficient(stack, weight[..., i, j]) for i in indices] for j in range(len(hidden))]
+        sums = [_dot(of_unit, group) for of_unit in coefficients]
+        if shape[1:] != stack.shape:
+            # Merged into the loop over the parameters, they would be computed again for every parameter.
+            sums = jax.lax.optimization_barrier(sums)
         hidden = [h + s for h, s in zip(hidden, sums, strict=True)]
     return hidden
-
-
-def _short_sums(weight: jax.Array, group: list[jax.Array]) -> list[jax.Array]:
-    """Returns the first layer's sums over features of one short shape.
-
-    A matrix product, because the compiler never merges one into the loop over the parameters: sums written out
-    would be computed again for every parameter.
-    """
-    k = group[0].shape[0]
-    flat = jnp.stack([f.reshape(k, -1) for f in group], axis=1)
-    sums = jnp.einsum("kfh,kfn->hkn", jnp.broadcast_to(weight, (k, *weight.shape[1:])), flat)
-    return [row.reshape(group[0].shape) for row in sums]
 
 
 def _dot(coefficients: list[jax.Array], arrays: list[jax.Array]) -> jax.Array:

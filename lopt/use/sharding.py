@@ -9,7 +9,7 @@ stacked by shape ([k, *shape], see `lopt.features.stacks`): a stack is sharded a
 k; factored moments along the axis that they keep. Where tensors of one shape are sharded differently, the stack
 takes the sharding that most of those sharded at all have: never more memory than by the parameters' own, and
 gradients of the others travel. A large tensor that an architecture keeps as one vector is cut into as many pieces
-as the tensor is; concatenations of small tensors are replicated.
+as the tensor is; concatenations of small tensors, and small tensors kept with their axes swapped, are replicated.
 
 A layout is only a layout: a wrong guess about what an array holds costs traffic, never a different result.
 
