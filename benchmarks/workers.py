@@ -107,6 +107,17 @@ def run(pool: DaskWorkerPool, case: Case, units: list[WorkUnit]) -> tuple[float,
     return time.perf_counter() - started, results
 
 
+def horizon_of_a_second(pool: DaskWorkerPool, case: Case) -> int:
+    """Returns the inner steps that take about `UNIT_SECONDS`, by the difference of two lengths."""
+    seconds = []
+    for horizon in (PROBE_HORIZON, 10 * PROBE_HORIZON):
+        run(pool, case, case.units(4, horizon))  # compiles both tasks
+        _, probe = run(pool, case, case.units(4, horizon))
+        seconds.append(min(unit.seconds for unit in probe))
+    each = (seconds[1] - seconds[0]) / (9 * PROBE_HORIZON)
+    return max(int(UNIT_SECONDS / each), PROBE_HORIZON)
+
+
 def first_gradient(home: Path, case: Case) -> float:
     """Returns the seconds from no workers to one meta-gradient."""
     started = time.perf_counter()
@@ -123,10 +134,7 @@ def measure(name: str, num_units: int) -> dict[str, Any]:
         row["first_cold"], row["first_warm"] = first_gradient(home, case), first_gradient(home, case)
         for num_workers in (1, 2):
             with DaskWorkerPool.open(RuntimeSettings(home=home, num_workers=num_workers)) as pool:
-                run(pool, case, case.units(4, PROBE_HORIZON))  # compiles both tasks
-                _, probe = run(pool, case, case.units(2, PROBE_HORIZON))
-                each = max(unit.seconds for unit in probe) / PROBE_HORIZON
-                horizon = max(int(UNIT_SECONDS / each), PROBE_HORIZON)
+                horizon = horizon_of_a_second(pool, case)
                 run(pool, case, case.units(4, horizon))  # another configuration is another program
                 wall, results = run(pool, case, case.units(num_units, horizon))
             busy = sum(unit.seconds for unit in results)
