@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,10 +26,13 @@ class InFlight:
 
     def __init__(self) -> None:
         self._sent: dict[int, Sent] = {}
+        self._of_validations: Counter[int] = Counter()  # kept up: looking through ten thousand takes 0.4 ms
 
     def add(self, tag: int, sent: Sent) -> None:
         """Takes note of a message."""
         self._sent[tag] = sent
+        if sent.validation is not None:
+            self._of_validations[sent.validation] += 1
 
     def under_way(self, tag: int) -> Sent | None:
         """Takes note that a message's units are done; returns it if that is news."""
@@ -40,7 +44,9 @@ class InFlight:
 
     def pop(self, tags: Sequence[int]) -> list[Sent]:
         """Returns those of the messages that are known, which are so no more."""
-        return [self._sent.pop(tag) for tag in tags if tag in self._sent]
+        known = [self._sent.pop(tag) for tag in tags if tag in self._sent]
+        self._of_validations.subtract(sent.validation for sent in known if sent.validation is not None)
+        return known
 
     def pop_late(self, now: float, limit: float) -> list[tuple[int, Sent, bool]]:
         """Returns the messages, known no more, whose units had more than `limit` seconds each.
@@ -65,6 +71,7 @@ class InFlight:
         self.pop([tag for tag, _, _ in late])
         return late
 
-    def validations(self) -> set[int | None]:
+    def validations(self) -> set[int]:
         """Returns the outer steps of the validations that have units out."""
-        return {sent.validation for sent in self._sent.values()}
+        self._of_validations = +self._of_validations  # without those that are at zero
+        return set(self._of_validations)

@@ -88,7 +88,7 @@ class RunningValidations:
             if task in validation.left:
                 validation.left.remove(task)
 
-    def ended(self, in_flight: Collection[int | None]) -> Iterator[RunningValidation]:
+    def ended(self, in_flight: Collection[int]) -> Iterator[RunningValidation]:
         """Yields those that are complete, in order; `in_flight` has the outer steps of units still out."""
         for outer_step, validation in list(self._running.items()):
             if validation.left or outer_step in in_flight:

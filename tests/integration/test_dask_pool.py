@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -29,7 +30,8 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers canno
 
 def describe_worker(payload: int) -> dict[str, Any]:
     names = ("JAX_PLATFORMS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "OMP_NUM_THREADS")
-    return {"pid": os.getpid(), "group": os.getpgrp(), **{name: os.environ.get(name) for name in names}}
+    process = {"pid": os.getpid(), "group": os.getpgrp(), "collects_after": gc.get_threshold()[0]}
+    return process | {name: os.environ.get(name) for name in names}
 
 
 def slow_square(number: int, folder: str) -> int:
@@ -97,6 +99,7 @@ def test_workers_own_their_cores_and_left_the_process_group(
     assert found["OMP_NUM_THREADS"] == "1"
     assert "intra_op_parallelism_threads=1" in found["XLA_FLAGS"]
     assert found["JAX_COMPILATION_CACHE_DIR"] == str(settings.home / "compilation_cache")
+    assert found["collects_after"] == 100_000
 
 
 def priorities(_: int) -> dict[str, Any]:
