@@ -1,3 +1,5 @@
+"""Data sets: their splits and shapes, resizing without copies, batches, and names that are unknown."""
+
 from __future__ import annotations
 
 import tracemalloc
