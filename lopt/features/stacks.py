@@ -4,7 +4,9 @@ A network has many tensors and few shapes. Handled one by one, 75 tensors cost 7
 and a minute of compilation; stacked by shape, [k, *shape], each shape costs one copy, and every operation is long
 enough to be worth starting. Accumulators are kept stacked, so only gradients, parameters and updates are copied.
 
-Axes are counted from the end throughout (`factored_axes`), so that the leading axis k is nobody's concern.
+Axes are counted from the end throughout (`factored_axes`), so that the leading axis k is nobody's concern. Small
+matrices that end in a short axis may be kept with their last two axes swapped: averages over rows and columns, and
+what is elementwise, do not notice.
 """
 
 from __future__ import annotations
@@ -16,12 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lopt.features.grouping import SMALL_TENSOR
 from lopt.types import PyTree
 
 NARROW = 32
 """Elements of a last axis from which a loop over it is vectorised well."""
-SMALL_TENSOR = 65_536
-"""Elements up to which a tensor's axes are swapped for that."""
 
 
 class Stack(NamedTuple):
