@@ -23,12 +23,15 @@ NAMED = {
 
 
 def trained_by_adam(learned: Celo2) -> set[str]:
-    """Paths of the leaves that theta has no influence on."""
+    """Paths of the leaves that theta has no influence on.
+
+    Of six thetas: a scalar divided by its own RMS is ±1 whatever the network's answer is, so that two may agree.
+    """
     params = jax.tree.map(lambda s: jnp.ones(s), NAMED, is_leaf=lambda s: isinstance(s, tuple))
     keys = iter(jax.random.split(jax.random.key(0), 20))
     grads = jax.tree.map(lambda p: jax.random.normal(next(keys), p.shape), params)
-    one, other = (first_update(learned, noisy_theta(learned, seed), params, grads) for seed in (1, 2))
-    same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), one, other)
+    one, *others = (first_update(learned, noisy_theta(learned, seed), params, grads) for seed in range(1, 7))
+    same = jax.tree.map(lambda a, *b: all(np.array_equal(a, x) for x in b), one, *others)
     paths = jax.tree_util.tree_leaves_with_path(same)
     return {jax.tree_util.keystr(path, simple=True, separator="/") for path, equal in paths if equal}
 
@@ -57,8 +60,7 @@ def test_adam_trains_vectors_and_the_ends_of_a_model(changes: dict[str, Any], ex
 
 @pytest.mark.slow
 def test_the_normalized_variant_trains_everything_with_the_network() -> None:
-    # A scalar divided by its own RMS is ±1 whatever the size of the network's answer, and may agree by chance.
-    assert trained_by_adam(Celo2Config().build()) <= {"block/scale"}
+    assert trained_by_adam(Celo2Config().build()) == set()
 
 
 @pytest.mark.parametrize("variant", fast_for("normalized", among=list(VARIANTS.values())))
