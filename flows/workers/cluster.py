@@ -22,10 +22,6 @@ from flows.settings import RuntimeSettings
 from flows.workers.environment import worker_environment
 from flows.workers.scheduler_probe import unreachable
 
-LEAVE_PROCESS_GROUP = "import os; os.setpgrp()"
-# Tracing a program makes very many objects and drops few. Looking through them as often as Python does by default
-# was a quarter of a first unit's time.
-COLLECT_RARELY = "import gc; gc.set_threshold(100_000, 20, 20)"
 CLOSE_TIMEOUT = 6.0
 START_TIMEOUT = 90.0
 
@@ -44,12 +40,9 @@ def start_cluster(
     scratch = settings.home / "dask"
     scratch.mkdir(parents=True, exist_ok=True)
     (settings.home / "compilation_cache").mkdir(exist_ok=True)
-    give_way = f"from flows.workers.niceness import give_way; give_way({settings.niceness})"
+    prepare = f"from flows.workers.startup import prepare; prepare({settings.niceness})"
     configuration = {
-        "distributed.worker.preload": [
-            give_way if settings.niceness else LEAVE_PROCESS_GROUP,
-            COLLECT_RARELY,
-        ],
+        "distributed.worker.preload": [prepare],
         "distributed.nanny.pre-spawn-environ": worker_environment(settings),
         # A stolen unit of work would be compiled a second time; `DaskWorkerPool` balances instead.
         "distributed.scheduler.work-stealing": False,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import logging
 import os
 import signal
 import socket
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import distributed.worker
 import numpy as np
 import pytest
 
@@ -21,6 +24,7 @@ from flows.errors import SchedulerUnreachableError, WorkUnitKilledError, WorkUni
 from flows.settings import RuntimeSettings
 from flows.workers.cluster import start_cluster, worker_pids
 from flows.workers.pool import DaskWorkerPool
+from flows.workers.startup import LOST_HEARTBEAT
 from tests.support.dask_processes import scheduler_process
 
 EIGHT = [(number,) for number in range(8)]
@@ -30,7 +34,10 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers canno
 
 def describe_worker(payload: int) -> dict[str, Any]:
     names = ("JAX_PLATFORMS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "OMP_NUM_THREADS")
+    log = logging.getLogger("distributed.worker")
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 1, f"{LOST_HEARTBEAT}.", (), None)
     process = {"pid": os.getpid(), "group": os.getpgrp(), "collects_after": gc.get_threshold()[0]}
+    process["reports_a_lost_heartbeat"] = bool(log.filter(record))
     return process | {name: os.environ.get(name) for name in names}
 
 
@@ -100,6 +107,8 @@ def test_workers_own_their_cores_and_left_the_process_group(
     assert "intra_op_parallelism_threads=1" in found["XLA_FLAGS"]
     assert found["JAX_COMPILATION_CACHE_DIR"] == str(settings.home / "compilation_cache")
     assert found["collects_after"] == 100_000
+    assert not found["reports_a_lost_heartbeat"]
+    assert LOST_HEARTBEAT in inspect.getsource(distributed.worker)  # or the filter looks for nothing
 
 
 def priorities(_: int) -> dict[str, Any]:
