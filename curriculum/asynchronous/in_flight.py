@@ -26,7 +26,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._sent: dict[int, Sent] = {}
-        self._of_validations: Counter[int] = Counter()  # kept up: looking through ten thousand takes 0.4 ms
+        self._of_validations: Counter[int] = Counter()  # kept up: looking through six thousand takes 0.4 ms
 
     def add(self, tag: int, sent: Sent) -> None:
         """Takes note of a message."""
