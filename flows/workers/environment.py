@@ -61,8 +61,8 @@ def apply_worker_environment(
 def xla_flags(threads: int) -> str:
     """Returns XLA's flags for a process of so many threads.
 
-    XLA fills half of a 512-bit register unless told otherwise: on old processors full ones lowered the clock. Where
-    registers are shorter, the width changes nothing. The last word is no flag of XLA's, which reads none after it.
+    XLA fills half of a 512-bit register unless told otherwise; measured on one processor (AMD, Zen 5), full ones
+    take a third off `pacer`'s network. The last word is no flag of XLA's, which reads none after it.
     """
     eigen = "true" if threads > 1 else "false"
     return (
