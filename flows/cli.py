@@ -9,6 +9,7 @@ import typer
 
 from flows.commands.data import data_app
 from flows.commands.evaluation import baselines, curves_app, evaluate
+from flows.commands.export import export
 from flows.commands.options import (
     Architecture,
     ArchitectureConfig,
@@ -288,7 +289,7 @@ def control(
     show_control(given(values), settings_from(home, None, None, None))
 
 
-for step in (baselines, evaluate, follow, promote, rollback):
+for step in (baselines, evaluate, follow, promote, rollback, export):
     app.command(rich_help_panel=STEPS)(step)
 app.command(rich_help_panel=LOOK)(history)
 

@@ -21,6 +21,7 @@ from lopt.registry import lookup
 from lopt.types import Theta
 from lopt.use.loading import theta_from_arrays
 from lopt.use.shipped import is_weights_file, read_arrays
+from lopt.use.shipped import read_trained_on as trained_on_in_file
 from storage.errors import AliasNotFoundError, StorageError
 from storage.pytrees import restore
 from storage.registry_reading import resolve_version
@@ -64,7 +65,7 @@ def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
 
     Args:
       ref: An alias, `models:/NAME/VERSION`, a checkpoint's folder, "shipped:NAME" or the path of a weights file
-        (.npz). Those in files do not say what they were trained on.
+        (.npz). Those in files need not say what they were trained on.
       session: Whose registry to ask.
 
     Raises:
@@ -121,11 +122,12 @@ def _from_file(ref: str) -> OptimizerReference:
         theta=theta,
         initial_theta=jax.tree.map(np.asarray, initial_theta(architecture, 0)),
         fingerprint=optimizer_fingerprint(architecture, theta),
+        trained_on=read_trained_on({TRAINED_ON: trained_on_in_file(ref)}),
     )
 
 
 def read_trained_on(metadata: Mapping[str, Any]) -> tuple[TrainingDomain, ...] | None:
-    """Returns the domains that a checkpoint's metadata record; None if there are none that can be read."""
+    """Returns the domains that a checkpoint's metadata or a file record; None if none can be read."""
     try:
         return tuple(TrainingDomain.model_validate(domain) for domain in metadata[TRAINED_ON])
     except (KeyError, TypeError, ValidationError):

@@ -21,6 +21,7 @@ from __future__ import annotations
 from lopt.config import derive
 from lopt.registry import lookup
 from task_generator.augmentations import ReparametrizeConfig
+from task_generator.broad_tasks import BROAD_TASKS
 from task_generator.datasets.images import EMBEDDED_IMAGES
 from task_generator.datasets.text import EMBEDDED_TEXTS
 from task_generator.families import FAMILIES, ConvConfig, MlpConfig
@@ -120,6 +121,9 @@ FOUR_SMALL = TaskDistribution(
 )
 """The same four tasks on every machine, with any run-time model and seed: to compare meta-training by."""
 
+BROAD = TaskDistribution(name="broad", tasks=BROAD_TASKS)
+"""Many kinds of task, the same on every machine: what the shipped weights are trained on."""
+
 WICHROWSKA = TaskDistribution(
     name="wichrowska",
     families=uniform(
@@ -181,6 +185,7 @@ DISTRIBUTIONS: dict[str, TaskDistribution] = {
         PHASE_TWO,
         CELO2,
         FOUR_SMALL,
+        BROAD,
         LHOPT,
         WICHROWSKA,
         METZ2018,

@@ -8,6 +8,7 @@ cancelled flow, an error) first stores the state it has.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from curriculum.learner import init_learner
 from curriculum.meta_train import meta_train
 from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
-from curriculum.worker import init_states
+from curriculum.worker import MAX_COMPILED_PROGRAMS, init_states
 from flows.errors import PhaseStoppedError
 from flows.optimizer_reference import TRAINED_ON
 from flows.session import Session
@@ -74,6 +75,8 @@ def run_phase(
     """
     progress = restore_phase(plan, session)
     run = _tracked_run(plan, progress, session)
+    if remark := crowding_remark(len(plan.tasks), session.pool.num_workers):
+        session.reporter.line(f"[yellow]{remark}[/yellow]")
     done = int(progress.state.outer_step)
     if done:
         session.reporter.line(f"continues from outer step {done} of {plan.phase.outer_steps}")
@@ -93,6 +96,19 @@ def run_phase(
             run.end("FAILED" if is_failure else "KILLED")
         raise
     return progress, run
+
+
+def crowding_remark(num_tasks: int, num_workers: int) -> str | None:
+    """Returns what to say where workers cannot keep the programs of their share of the tasks; None: they can."""
+    share = math.ceil(num_tasks / max(num_workers, 1))
+    if share <= MAX_COMPILED_PROGRAMS:
+        return None
+    enough = math.ceil(num_tasks / MAX_COMPILED_PROGRAMS)
+    return (
+        f"{num_tasks} task configurations are {share} for each of {num_workers} workers, which keep "
+        f"{MAX_COMPILED_PROGRAMS} compiled programs: they will compile again and again. Use at least {enough} "
+        "workers, or a phase with a smaller `num_static_configs`."
+    )
 
 
 def _follow(

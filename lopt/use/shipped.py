@@ -1,8 +1,8 @@
 """Weights in one file: those that come with the package, and those that a user keeps outside any registry.
 
 A file is an `.npz` of theta's arrays under their `jax.tree_util.keystr` paths, with the architecture's
-configuration as JSON. Nothing in it is ever unpickled. `lopt.load("shipped:pacer", num_steps=…)` reads a shipped
-one, `lopt.load("weights.npz", num_steps=…)` any other.
+configuration as JSON, and what is known of their training. Nothing in it is ever unpickled.
+`lopt.load("shipped:pacer", num_steps=…)` reads a shipped one, `lopt.load("weights.npz", num_steps=…)` any other.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from lopt.types import Theta
 
 PREFIX = "shipped:"
 FOLDER = Path(__file__).parents[1] / "weights"
-_CONFIG, _NOTE = "__config__", "__note__"
+_CONFIG, _NOTE, _TRAINED_ON = "__config__", "__note__", "__trained_on__"
 
 
 def shipped_names() -> tuple[str, ...]:
@@ -47,6 +47,25 @@ def read_arrays(reference: str) -> tuple[Mapping[str, Any], Mapping[str, np.ndar
       FileNotFoundError: If there is no such file.
       ValueError: If the file is damaged or not a weights file.
     """
+    stored = _read(reference)
+    return stored.config, stored.theta
+
+
+def read_trained_on(reference: str) -> Sequence[Mapping[str, Any]] | None:
+    """Returns what the phases of the weights' training may have drawn, as the file says; None: not known.
+
+    Errors are those of `read_arrays`.
+    """
+    return _read(reference).trained_on
+
+
+class _Stored(NamedTuple):
+    config: Mapping[str, Any]
+    trained_on: Sequence[Mapping[str, Any]] | None
+    theta: Mapping[str, np.ndarray]
+
+
+def _read(reference: str) -> _Stored:
     if reference.startswith(PREFIX):
         files = {name: FOLDER / f"{name}.npz" for name in shipped_names()}
         path = lookup(files, reference.removeprefix(PREFIX), kind="shipped weights")
@@ -60,14 +79,24 @@ def read_arrays(reference: str) -> tuple[Mapping[str, Any], Mapping[str, np.ndar
         # Opened here: NumPy leaves a file open that turns out not to be an archive.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return json.loads(str(arrays.pop(_CONFIG))), {k: v for k, v in arrays.items() if k != _NOTE}
+        config = json.loads(str(arrays.pop(_CONFIG)))
+        trained_on = json.loads(str(arrays.pop(_TRAINED_ON, "null")))
+        arrays.pop(_NOTE, None)
+        return _Stored(config, trained_on, arrays)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or not a weights file ({error}); write it again"
         ) from error
 
 
-def write_weights(path: Path | str, config: ArchitectureConfig, theta: Theta, *, note: str = "") -> None:
+def write_weights(
+    path: Path | str,
+    config: ArchitectureConfig,
+    theta: Theta,
+    *,
+    note: str = "",
+    trained_on: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
     """Writes theta and its configuration to `path` (.npz), whole or not at all.
 
     Args:
@@ -75,6 +104,8 @@ def write_weights(path: Path | str, config: ArchitectureConfig, theta: Theta, *,
       config: The architecture's configuration.
       theta: Its meta-parameters.
       note: How they were made; kept in the file for its reader.
+      trained_on: What each phase of their training may have drawn, as JSON: an evaluation asks it which tasks are
+        held out. None: not known, and no task counts as held out.
 
     Raises:
       ValueError: If the path ends otherwise.
@@ -86,6 +117,8 @@ def write_weights(path: Path | str, config: ArchitectureConfig, theta: Theta, *,
     leaves, _ = jax.tree_util.tree_flatten_with_path(theta)
     arrays: dict[str, Any] = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
     arrays |= {_CONFIG: np.str_(config.canonical_json()), _NOTE: np.str_(note)}
+    if trained_on is not None:
+        arrays[_TRAINED_ON] = np.str_(json.dumps(list(trained_on)))
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:

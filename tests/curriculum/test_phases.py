@@ -186,6 +186,12 @@ def test_whole_tasks_are_taken_in_turn_and_not_asked_what_they_cost() -> None:
     assert draw_phase_task(phase, ask, seed=5, index=6) == four[2]
 
 
+def test_broad_phases_look_at_every_task_in_every_outer_step() -> None:
+    for phase in CURRICULA["broad"]:
+        assert phase.num_static_configs == len(phase.whole_tasks()) == 20
+        assert "embedded24" in phase.held_out.evaluation_sets
+
+
 def test_validity_alone_can_refuse_everything() -> None:
     def never_valid(configs: Sequence[TaskConfig]) -> Prediction:
         return by_flops(configs)._replace(valid_probability=np.zeros(len(configs)))

@@ -14,13 +14,13 @@ from curriculum.asynchronous.simulated_stream import SimulatedStream, stand_in_r
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA
 from curriculum.work_plan import WorkPlan
-from curriculum.worker import InProcessWorkerPool, WorkResult, WorkUnit
+from curriculum.worker import MAX_COMPILED_PROGRAMS, InProcessWorkerPool, WorkResult, WorkUnit
 from flows.parameters import TrainParameters
 from flows.progress import Reporter
 from flows.session import Session
 from flows.settings import RuntimeSettings
 from flows.training.plan import PhasePlan, plan_phase
-from flows.training.runner import run_phase
+from flows.training.runner import crowding_remark, run_phase
 from lopt.config import derive
 from storage.tracking import InMemoryTracker
 
@@ -94,3 +94,13 @@ def test_predicted_seconds_order_an_asynchronous_validation(
     costliest_first = sorted(range(NUM_TASKS), key=lambda task: -costs[task])
     assert costliest_first != list(range(NUM_TASKS))
     assert [unit.seed[-1] for unit in sent] == costliest_first
+
+
+def test_more_programs_than_workers_keep_are_named_with_the_way_out() -> None:
+    kept = MAX_COMPILED_PROGRAMS
+    assert crowding_remark(3 * kept, num_workers=3) is None
+    assert crowding_remark(1, num_workers=0) is None  # all of them restarting
+    remark = crowding_remark(3 * kept + 1, num_workers=2)
+    assert remark is not None
+    assert f"{3 * kept + 1} task configurations are {3 * kept // 2 + 1} for each of 2 workers" in remark
+    assert "at least 4 workers" in remark

@@ -26,6 +26,16 @@ def test_a_file_gives_back_configuration_and_theta(tmp_path: Path) -> None:
     assert learned.config == config  # type: ignore[attr-defined]
     jax.tree.map(np.testing.assert_array_equal, theta, again)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.npz"]
+    assert shipped.read_trained_on(str(path)) is None
+
+
+def test_a_file_says_what_its_weights_were_trained_on_if_it_was_told(tmp_path: Path) -> None:
+    config, path = PacerConfig(hidden_size=4), tmp_path / "mine.npz"
+    theta = config.build().init_theta(jax.random.key(3))
+    for domains in ([{"phase": "one"}, {"phase": "two"}], []):
+        shipped.write_weights(path, config, theta, trained_on=domains)
+        assert shipped.read_trained_on(str(path)) == domains
+        jax.tree.map(np.testing.assert_array_equal, theta, lopt.load_theta(str(path))[1])
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not a zip", lambda b: b""])

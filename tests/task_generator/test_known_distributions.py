@@ -10,6 +10,7 @@ import pytest
 from lopt.config import derive
 from task_generator import DISTRIBUTIONS, sample_task_config, sample_task_configs
 from task_generator.augmentations import ReparametrizeConfig
+from task_generator.evaluation_set import EVALUATION_SETS
 from task_generator.families import FAMILIES
 from task_generator.known_distributions import LARGE, SMALL
 from task_generator.sampling import TaskDistribution
@@ -111,3 +112,20 @@ def test_whole_tasks_are_all_that_is_drawn() -> None:
     assert not four.could_sample(scaled)
     with pytest.raises(ValueError, match="`tasks` are whole configurations: datasets would not be read"):
         derive(four, datasets=("digits",))
+
+
+def test_the_broad_tasks_leave_embedded24_and_eight_of_its_families_alone() -> None:
+    broad, evaluated = DISTRIBUTIONS["broad"], EVALUATION_SETS["embedded24"]
+    assert not any(broad.could_sample(task.config) for task in evaluated)
+    unseen = {task.config.family.family for task in evaluated} - {task.family.family for task in broad.tasks}
+    assert unseen == {
+        "algorithmic",
+        "lopt_training",
+        "maf",
+        "minibatch_quadratic",
+        "resnet",
+        "slow_convergence",
+        "sum_of_problems",
+        "vit",
+    }
+    assert len({task.fingerprint() for task in broad.tasks}) == 20

@@ -19,9 +19,9 @@ from task_generator.families import MlpConfig
 from task_generator.sampling import MAX_REDRAWS
 
 DEMO = DISTRIBUTIONS["demo"]
-DISTINCT = {"four_small": 4, "metz2018": 1, "metz2020": 90, "metz2020_embedded": 90}
-"""Of a hundred draws: four tasks, one network, and families of a few functions; elsewhere, all but a few (two where
-fields are fixed)."""
+DISTINCT = {"four_small": 4, "broad": 20, "metz2018": 1, "metz2020": 90, "metz2020_embedded": 90}
+"""Of a hundred draws: four tasks, twenty, one network, and families of a few functions; elsewhere, all but a few
+(two where fields are fixed)."""
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)

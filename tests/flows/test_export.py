@@ -1,0 +1,82 @@
+"""Weights in a file: the champion's to the last bit, with what they were trained on; refusals leave nothing."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import lopt
+from curriculum.phases import get_phase
+from curriculum.training_domain import domain_of, is_held_out
+from flows.export import export_weights
+from flows.optimizer_reference import TRAINED_ON, initial_theta, resolve_optimizer
+from flows.progress import Reporter
+from flows.session import Session
+from flows.settings import RuntimeSettings
+from lopt.architectures.pacer import PacerConfig
+from storage.errors import AliasNotFoundError, StorageError
+from storage.workspace import Workspace
+from task_generator.evaluation_set import EVALUATION_SETS
+from task_generator.known_distributions import get_distribution
+
+DOMAINS = [domain_of(get_phase("broad_short")), domain_of(get_phase("broad_long"))]
+
+
+@pytest.fixture
+def session(workspace: Workspace) -> Session:
+    return Session(RuntimeSettings(home=workspace.root), Reporter(Console(file=io.StringIO())))
+
+
+@pytest.fixture
+def trained(session: Session) -> str:
+    """A checkpoint of two phases."""
+    config = PacerConfig(hidden_size=4)
+    theta = jax.tree.map(lambda leaf: leaf + 0.25, initial_theta(config.canonical_json(), seed=0))
+    metadata = {
+        "architecture": config.model_dump(mode="json"),
+        "seed": 0,
+        TRAINED_ON: [domain.model_dump(mode="json") for domain in DOMAINS],
+    }
+    return str(session.checkpoints.save("run", 1, {"theta": theta}, metadata).path)
+
+
+def test_a_file_is_the_checkpoint_with_what_it_was_trained_on(
+    session: Session, trained: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "mine.npz"
+    message = export_weights(trained, path, session)
+    assert "broad_short, broad_long" in message
+    assert str(path) in message
+    before, after = resolve_optimizer(trained, session), resolve_optimizer(str(path), session)
+    assert after.fingerprint == before.fingerprint
+    assert after.trained_on == before.trained_on == tuple(DOMAINS)
+    jax.tree.map(np.testing.assert_array_equal, before.theta, lopt.load_theta(str(path))[1])
+    held_out = [is_held_out(task.config, after.trained_on) for task in EVALUATION_SETS["embedded24"]]
+    assert held_out == [True] * 24
+    assert is_held_out(get_distribution("broad").tasks[0], after.trained_on) is False
+
+
+def test_a_checkpoint_that_does_not_say_makes_a_file_that_does_not(
+    champions: Workspace, session: Session, tmp_path: Path
+) -> None:
+    message = export_weights("champion", tmp_path / "mine.npz", session)
+    assert "champion (version 2), trained in phases that are not known" in message
+    assert resolve_optimizer(str(tmp_path / "mine.npz"), session).trained_on is None
+
+
+def test_refusals_leave_nothing(session: Session, trained: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(AliasNotFoundError, match="nobody"):
+        export_weights("nobody", folder / "mine.npz", session)
+    with pytest.raises(ValueError, match=r"must end in '\.npz'"):
+        export_weights(trained, folder / "mine.txt", session)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot export weights"):
+        export_weights(trained, tmp_path / "file" / "mine.npz", session)
+    assert not list(folder.iterdir())
