@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from storage.coroutines import run_coroutine
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 """Arrays by tree name and path."""
@@ -30,8 +32,6 @@ _ATTRIBUTE = "arrays"
 
 def pack(arrays: Arrays) -> dict[str, bytes]:
     """Returns the files of a Zarr group (format 3, no compression) that holds `arrays`, by relative path."""
-    import zarr
-
     index: dict[str, dict[str, Any]] = {}
     parts: dict[str, list[np.ndarray]] = {}
     lengths: dict[str, int] = {}
@@ -43,18 +43,24 @@ def pack(arrays: Arrays) -> dict[str, bytes]:
             entries[path] = {"dtype": kind, "shape": list(array.shape), "start": start}
             parts.setdefault(kind, []).append(_storable(array).reshape(-1))
             lengths[kind] = start + array.size
+    return run_coroutine(_write(index, {kind: np.concatenate(flat) for kind, flat in parts.items()}))
+
+
+async def _write(index: dict[str, dict[str, Any]], flats: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    import zarr
+
     contents: dict[str, Any] = {}
     store = zarr.storage.MemoryStore(contents)
-    group = zarr.create_group(store, attributes={_ATTRIBUTE: index})
-    for kind, flat in parts.items():
-        _add(group, kind, np.concatenate(flat))
+    group = await zarr.api.asynchronous.create_group(store=store, attributes={_ATTRIBUTE: index})
+    for kind, flat in flats.items():
+        await _add(group, kind, flat)
     return {name: data.to_bytes() for name, data in contents.items()}
 
 
-def _add(group: Any, name: str, flat: np.ndarray) -> None:
+async def _add(group: Any, name: str, flat: np.ndarray) -> None:
     if flat.size == 0:
         return
-    array = group.create_array(
+    array = await group.create_array(
         name,
         shape=flat.shape,
         chunks=(min(flat.size, _MAX_CHUNK_BYTES // flat.itemsize),),
@@ -64,7 +70,7 @@ def _add(group: Any, name: str, flat: np.ndarray) -> None:
         chunk_key_encoding={"name": "v2", "separator": "."},  # no folder for the chunks: one fewer to sync
         config={"write_empty_chunks": True},  # so that a chunk that is not there is always a loss
     )
-    array[:] = flat
+    await array.setitem(slice(None), flat)
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
@@ -78,30 +84,34 @@ def unpack(files: Mapping[str, bytes]) -> dict[str, dict[str, np.ndarray]]:
     Raises:
       ValueError: If the files are not such a group, or do not hold all that the group says it has.
     """
-    import zarr
-    from zarr.core.buffer import default_buffer_prototype
-
     try:
         index = json.loads(files["zarr.json"])["attributes"][_ATTRIBUTE]
         entries = [entry for tree in index.values() for entry in tree.values()]
         kinds = {entry["dtype"] for entry in entries if math.prod(entry["shape"])}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a group of packed arrays: {error!r}") from error
-    to_buffer = default_buffer_prototype().buffer.from_bytes
-    store = zarr.storage.MemoryStore({name: to_buffer(data) for name, data in files.items()})
-    group = zarr.open_group(store, mode="r")
-    flats = {kind: _read_flat(group, kind, files) for kind in kinds}
+    flats = run_coroutine(_read(files, sorted(kinds)))
     return {name: {path: _slice(flats, path, tree[path]) for path in tree} for name, tree in index.items()}
 
 
-def _read_flat(group: Any, kind: str, files: Mapping[str, bytes]) -> np.ndarray:
-    array = group[kind]
+async def _read(files: Mapping[str, bytes], kinds: Sequence[str]) -> dict[str, np.ndarray]:
+    import zarr
+    from zarr.core.buffer import default_buffer_prototype
+
+    to_buffer = default_buffer_prototype().buffer.from_bytes
+    store = zarr.storage.MemoryStore({name: to_buffer(data) for name, data in files.items()})
+    group = await zarr.api.asynchronous.open_group(store, mode="r")
+    return {kind: await _read_flat(group, kind, files) for kind in kinds}
+
+
+async def _read_flat(group: Any, kind: str, files: Mapping[str, bytes]) -> np.ndarray:
+    array = await group.getitem(kind)
     chunks = [name for name in files if name.startswith(f"{kind}/") and not name.endswith(".json")]
     present = sum(len(files[name]) for name in chunks)
     padded = math.ceil(array.shape[0] / array.chunks[0]) * array.chunks[0] * array.dtype.itemsize
     if array.ndim != 1 or present != padded:  # Zarr would read a missing chunk as zeros
         raise ValueError(f"array {kind!r} should have {padded} bytes of chunks, has {present}")
-    return np.asarray(array[:]).view(_dtype(kind))
+    return np.asarray(await array.getitem(slice(None))).view(_dtype(kind))
 
 
 def _dtype(kind: str) -> np.dtype[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -38,6 +40,16 @@ def test_arrays_come_back_with_value_shape_and_dtype() -> None:
             got = read[name][path]
             assert (got.shape, got.dtype) == (array.shape, array.dtype.newbyteorder("<"))
             assert got.tobytes() == array.astype(got.dtype).tobytes()
+
+
+def test_a_thread_reads_and_writes_whether_or_not_its_event_loop_is_running() -> None:
+    async def within() -> object:
+        return unpack(pack(ARRAYS))
+
+    with ThreadPoolExecutor(2) as threads:
+        got = [asyncio.run(within()), *threads.map(lambda _: unpack(pack(ARRAYS)), range(4))]
+    for read in got:
+        np.testing.assert_array_equal(read["a"]["w"], ARRAYS["a"]["w"])
 
 
 def test_arrays_longer_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
