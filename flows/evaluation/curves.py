@@ -7,7 +7,7 @@ one optimizer on one task in one program: those that are not stored, and no othe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -136,8 +136,7 @@ def compute_curves(jobs: list[CurveJob], session: Session, on_percent: Listener)
     incomplete: dict[int, Rows] = {}
     units: list[tuple[int, MissingCurves]] = []
     planned: set[str] = set()
-    for number, job in enumerate(jobs):
-        rows = _stored(job, session)
+    for number, (job, rows) in enumerate(_all_stored(jobs, session)):
         imported.update(row.labels[IMPORTED] for row in rows.values() if IMPORTED in row.labels)
         if len(rows) == len(job.settings) * len(job.unit.seeds):
             parts[number] = _batch(job, rows)
@@ -170,6 +169,14 @@ def curve_unit_on_these_data(unit: CurveUnit, settings: tuple[Any, ...], data: d
     """
     require_data(unit.task, data)
     return curve_unit(unit, settings)
+
+
+def _all_stored(jobs: list[CurveJob], session: Session) -> Iterator[tuple[CurveJob, Rows]]:
+    """Yields every job with those of its curves that are stored, and says how far it is: it can take a minute."""
+    with session.reporter.task("looking for stored curves", len(jobs)) as progress:
+        for job in jobs:
+            yield job, _stored(job, session)
+            progress.advance()
 
 
 def _stored(job: CurveJob, session: Session, *, besides: Rows | None = None) -> Rows:
