@@ -42,6 +42,15 @@ class TrainingDomain(FrozenConfig):
         could = known.could_sample(config)
         return None if could and self.held_out.reason(config) is not None else could
 
+    def draws_family(self, family: str) -> bool | None:
+        """Returns whether the phase could have drawn tasks of that family; None, not known: see `could_sample`."""
+        if self.held_out_tasks is not None and family in self.held_out.families:
+            return False
+        known = DISTRIBUTIONS.get(self.distribution)
+        if known is None or known.fingerprint() != self.distribution_fingerprint:
+            return None
+        return family in known.family_names()
+
     def _was_refused(self, config: TaskConfig) -> bool:
         """Whether the phase refused every draw that might have become this task."""
         if self.held_out_tasks is None:
@@ -67,9 +76,21 @@ def is_held_out(config: TaskConfig, trained_on: Sequence[TrainingDomain] | None)
     None: nothing is known of what the weights were trained on, or a distribution has changed since, and none of the
     others could have drawn it. Weights that were trained on nothing (an empty sequence) have everything held out.
     """
-    if trained_on is None:
-        return None
-    answers = [domain.could_sample(config) for domain in trained_on]
+    seen = None if trained_on is None else _any_known([domain.could_sample(config) for domain in trained_on])
+    return None if seen is None else not seen
+
+
+def is_familiar(config: TaskConfig, trained_on: Sequence[TrainingDomain] | None) -> bool | None:
+    """Returns whether any of the domains draws tasks of `config`'s family, other sizes included; None: not known.
+
+    A task can be held out and familiar: then it says how the weights do on other sizes and data of what they know.
+    """
+    family = config.family.family
+    return None if trained_on is None else _any_known([domain.draws_family(family) for domain in trained_on])
+
+
+def _any_known(answers: Sequence[bool | None]) -> bool | None:
+    """Returns whether any answer is yes; None if none is and not all are known."""
     if any(answers):
-        return False
-    return None if None in answers else True
+        return True
+    return None if None in answers else False

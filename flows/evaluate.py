@@ -68,6 +68,7 @@ def _evaluate(
         tasks,
         curves,
         summary,
+        trained_on=optimizer.trained_on,
         set_name=" + ".join(parameters.evaluation_sets),
         label=_label(optimizer),
     )

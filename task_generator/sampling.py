@@ -96,6 +96,11 @@ class TaskDistribution(FrozenConfig):
             return ()
         return tuple(budget.families for budget in self.budgets) or (self.families,)
 
+    def family_names(self) -> frozenset[str]:
+        """Returns the families that a draw can be of; those within another, as parts of a sum, do not count."""
+        mixed = {name for mixture in self.mixtures() for name, weight in mixture if weight > 0}
+        return frozenset(mixed | {task.family.family for task in self.tasks})
+
     def mixture(self, seconds: float) -> Mixture:
         """Returns the families offered under a budget: those of the largest one within it, or of the smallest."""
         if not self.budgets:

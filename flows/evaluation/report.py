@@ -17,7 +17,7 @@ from curriculum.evaluation.summary import (
     summarize,
     summarize_task,
 )
-from curriculum.training_domain import TrainingDomain, is_held_out
+from curriculum.training_domain import TrainingDomain, is_familiar, is_held_out
 from flows.evaluation.curves import LEARNED, Curves
 from flows.evaluation.losses import loss_rows
 from flows.evaluation.tables import build_tables, twice_rows
@@ -78,6 +78,7 @@ def build_report(
     curves: Curves,
     summary: EvaluationSummary,
     *,
+    trained_on: tuple[TrainingDomain, ...] | None,
     set_name: str,
     label: str,
 ) -> EvaluationReport:
@@ -87,6 +88,7 @@ def build_report(
       tasks: In the order of `summary.tasks`.
       curves: Every curve.
       summary: Of the same curves.
+      trained_on: What the candidate's phases may have drawn: decides which families are familiar.
       set_name: What the tasks are called together.
       label: What the learned optimizer is called.
     """
@@ -107,7 +109,7 @@ def build_report(
             *baselines,
         ),
         tasks=tuple(
-            _task_report(task, result, batches, config)
+            _task_report(task, result, batches, config, is_familiar(task.config, trained_on))
             for task, result in zip(tasks, summary.tasks, strict=True)
         ),
         tables=build_tables(summary, tasks, batches, label),
@@ -150,7 +152,11 @@ def _imported(curves: Curves) -> tuple[str, ...]:
 
 
 def _task_report(
-    task: EvaluationTask, result: TaskResult, batches: Batches, config: EvaluationConfig
+    task: EvaluationTask,
+    result: TaskResult,
+    batches: Batches,
+    config: EvaluationConfig,
+    familiar: bool | None,
 ) -> TaskReport:
     learned = batches[task.name, LEARNED]
     curves = [_curve(result.result(name), learned, row, config) for row, name in enumerate(_LEARNED_NAMES)]
@@ -175,6 +181,7 @@ def _task_report(
         label=task.config.label,
         held_out=result.held_out,
         family=result.family,
+        familiar=familiar,
         curves=tuple(curves),
         speedups=tuple(speedups),
     )

@@ -201,6 +201,8 @@ class TaskReport(ReportModel):
     held_out: bool | None
     """Whether no phase of the candidate's training could have drawn it; None: not known."""
     family: str = ""
+    familiar: bool | None = None
+    """Whether a phase of the candidate's training drew tasks of its family; None: not known."""
     why: str = ""
     """Why no phase could sample it: "5 layers; the mixture has at most 4"."""
     curves: tuple[OptimizerCurve, ...]

@@ -28,6 +28,7 @@ COLUMNS = (
     "diverged runs",
 )
 """After the name: the last of the quantiles is the best quarter's threshold."""
+_FAMILIAR = {True: "yes", False: "no", None: DASH}
 
 
 @dataclass(frozen=True)
@@ -170,23 +171,42 @@ def _losses(evaluation: EvaluationReport) -> TableView:
 
 
 def _families(evaluation: EvaluationReport) -> TableView:
-    """Wins, losses and the median speed-up by family; the worst family first."""
+    """Wins, losses and the median speed-up by family, the worst first; then of those drawn in training, or not."""
     baseline = next(iter(evaluation.baselines), None)
     by_family: dict[str, list[TaskReport]] = {}
     for task in headline_tasks(evaluation):
         by_family.setdefault(task.family, []).append(task)
-    rows = []
-    for family, tasks in by_family.items():
-        total = None
-        if baseline is not None:
-            total = aggregate_speedup(evaluation, tasks, evaluation.candidate.name, baseline.name)
-        if family and total is not None:
-            counts = (str(total.num_tasks), str(total.num_wins), str(total.num_losses))
-            rows.append((total.median, (family, *counts, total.text)))
+    found = [(f, tasks, _wins(evaluation, tasks)) for f, tasks in by_family.items() if f]
+    rows = sorted((wins[0], f, _FAMILIAR[tasks[0].familiar], wins[1]) for f, tasks, wins in found if wins)
     label = baseline.label if baseline is not None else "the normaliser"
     return TableView(
         title="By family of tasks",
-        note=f"Against {label}, by the mean loss of {plural(evaluation.num_seeds, 'seed')}; the worst first.",
-        head=("family", "n tasks", "won", "lost", "median speed-up"),
-        rows=tuple(cells for _, cells in sorted(rows)),
+        note=f"Against {label}, by the mean loss of {plural(evaluation.num_seeds, 'seed')}; the worst first. "
+        "Drawn in training: whether a phase could draw tasks of the family, if not these ones.",
+        head=("family", "drawn in training", "n tasks", "won", "lost", "median speed-up"),
+        rows=(*((f, familiar, *cells) for _, f, familiar, cells in rows), *_by_familiarity(evaluation)),
     )
+
+
+def _by_familiarity(evaluation: EvaluationReport) -> list[tuple[str, ...]]:
+    """Returns the totals of the families that training drew and of those it did not, where there are both."""
+    tasks = headline_tasks(evaluation)
+    if not {True, False} <= {task.familiar for task in tasks}:
+        return []
+    groups = [(each, [task for task in tasks if task.familiar is each]) for each in (True, False)]
+    return [
+        (f"all that are {'' if each else 'not '}drawn", _FAMILIAR[each], *wins[1])
+        for each, group in groups
+        if (wins := _wins(evaluation, group))
+    ]
+
+
+def _wins(evaluation: EvaluationReport, tasks: Sequence[TaskReport]) -> tuple[float, tuple[str, ...]] | None:
+    """Returns the candidate's median speed-up on the tasks, and the cells of the columns from "n tasks" on."""
+    baseline = next(iter(evaluation.baselines), None)
+    if baseline is None:
+        return None
+    total = aggregate_speedup(evaluation, tasks, evaluation.candidate.name, baseline.name)
+    if total is None:
+        return None
+    return total.median, (str(total.num_tasks), str(total.num_wins), str(total.num_losses), total.text)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from curriculum.phase_tasks import sample_phase_tasks
 from curriculum.phases import get_phase
-from curriculum.training_domain import TrainingDomain, domain_of, is_held_out
+from curriculum.training_domain import TrainingDomain, domain_of, is_familiar, is_held_out
 from lopt.config import derive
 from runtime_model.prediction import Prediction
 from runtime_model.rejection import ProblemSizeThresholds
@@ -109,6 +109,25 @@ def test_what_is_held_out_is_never_drawn() -> None:
 def test_unknown_names_are_refused(wrong: dict[str, tuple]) -> None:
     with pytest.raises(KeyError, match="Did you mean"):
         HeldOut(**wrong)
+
+
+def test_a_family_is_familiar_if_a_phase_draws_it_in_whatever_size() -> None:
+    held_out = {task.config.family.family: task.config for task in UNSEEN}
+    demo, broad = domain_of(PHASE), domain_of(get_phase("broad_short"))
+    assert is_held_out(held_out["mlp"], [demo]) is is_familiar(held_out["mlp"], [demo]) is True
+    assert is_familiar(held_out["autoencoder"], [demo]) is False
+    assert is_familiar(held_out["autoencoder"], [demo, broad]) is True  # one that draws it is enough
+    assert is_familiar(held_out["mlp"], [domain_of(derive(PHASE, held_out={"families": ("mlp",)}))]) is False
+    assert is_familiar(held_out["mlp"], []) is False
+
+
+def test_what_families_were_drawn_is_not_always_known() -> None:
+    config = UNSEEN[0].config
+    changed = derive(domain_of(PHASE), distribution_fingerprint="0" * 16)
+    assert is_familiar(config, None) is is_familiar(config, [changed]) is None
+    assert is_familiar(config, [changed, domain_of(PHASE)]) is True
+    unproved = derive(domain_of(PHASE), held_out={"families": (config.family.family,)}, held_out_tasks=None)
+    assert is_familiar(config, [unproved]) is True
 
 
 def test_a_domain_survives_json() -> None:

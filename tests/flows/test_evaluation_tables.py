@@ -22,7 +22,7 @@ from flows.evaluation.report import build_report, build_summary
 from flows.evaluation.settings import VERSION, evaluation_tasks
 from flows.parameters import BaselinesParameters
 from flows.pipeline import NORMALIZER_FACTOR
-from flows.reporting import ReportData, render_html
+from flows.reporting import EvaluationReport, ReportData, render_html
 from flows.reporting.data import MachineReport
 from flows.reporting.table_views import table_views, tables_lead
 from lopt.config import derive
@@ -56,18 +56,19 @@ def batches(rng: np.random.Generator) -> dict[tuple[str, str], CurveBatch]:
     return found
 
 
-def report_of(trained_on: tuple | None) -> object:
+def report_of(trained_on: tuple | None) -> EvaluationReport:
     curves = batches(np.random.default_rng(0))
     summary = build_summary(TASKS, curves, CONFIG, trained_on)
-    return build_report(TASKS, Curves(curves, Counter()), summary, set_name="x", label="pacer v3")
+    return build_report(
+        TASKS, Curves(curves, Counter()), summary, trained_on=trained_on, set_name="x", label="pacer v3"
+    )
 
 
 def test_a_report_says_which_curves_came_from_elsewhere() -> None:
     curves = batches(np.random.default_rng(0))
     summary = build_summary(TASKS, curves, CONFIG, None)
-    report = build_report(
-        TASKS, Curves(curves, Counter({"theirs.parquet": 7})), summary, set_name="x", label="pacer v3"
-    )
+    imported = Curves(curves, Counter({"theirs.parquet": 7}))
+    report = build_report(TASKS, imported, summary, trained_on=None, set_name="x", label="pacer v3")
     assert report.remarks[-1] == "Some of the curves were imported, not computed here: 7 with theirs.parquet."
     assert not any("imported" in remark for remark in report_of(None).remarks)
 
@@ -90,6 +91,28 @@ def test_tables_have_every_baseline_and_only_held_out_tasks() -> None:
     assert (adam.iqm, adam.quantiles, adam.num_no_better, adam.num_diverged) == (1.0, (1.0,) * 5, 0, 0)
     assert "1 of 4 tasks could have been sampled in training" in report.remarks[0]
     assert TASKS[-1].name in report.remarks[0]
+
+
+def test_families_that_training_drew_are_told_from_the_others() -> None:
+    """Three held-out tasks are networks of a family that the demo draws; one is made another."""
+
+    def families(report: EvaluationReport) -> list[tuple[str, ...]]:
+        (view,) = (v for v in table_views(report) if v.title == "By family of tasks")
+        assert view.head[:5] == ("family", "drawn in training", "n tasks", "won", "lost")
+        return [row[:5] for row in view.rows]
+
+    report = report_of((domain_of(get_phase("short_horizon")),))
+    assert families(report) == [("mlp", "yes", "3", "3", "0")]
+    first, *others = report.tasks
+    unseen = first.model_copy(update={"family": "vit", "familiar": False})
+    assert sorted(families(report.model_copy(update={"tasks": (unseen, *others)}))) == [
+        ("all that are drawn", "yes", "2", "2", "0"),
+        ("all that are not drawn", "no", "1", "1", "0"),
+        ("mlp", "yes", "2", "2", "0"),
+        ("vit", "no", "1", "1", "0"),
+    ]
+    assert {row[1] for row in families(report_of(()))} == {"no"}
+    assert {row[1] for row in families(report_of(None))} == {"–"}
 
 
 def test_normalised_losses_put_the_best_first() -> None:
