@@ -4,8 +4,8 @@
 
 The loop that the pipeline (`keirin demo`) spreads over workers, in the open: for each task family, estimate the
 meta-gradient of the log final loss with antithetic full ES, average, step Adam on theta. Prints a line per ten
-outer steps and keeps the theta with the best validation loss. The weights that come with the package were made by
-this script; each file says with which arguments.
+outer steps and keeps the theta with the best validation loss. The weights of `celo2` that come with the package
+were made by this script; the file says with which arguments.
 """
 
 from __future__ import annotations
