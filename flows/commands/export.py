@@ -21,8 +21,8 @@ def export(
 ) -> None:
     """Write an optimizer's weights to one file, for programs without this workspace.
 
-    `lopt.load("FILE.npz", num_steps=…)` reads it, and `keirin evaluate FILE.npz`, which then knows what the
-    weights were trained on.
+    `lopt.load("FILE.npz", num_steps=…)` reads it, and so does `keirin evaluate`, which then knows what the weights
+    were trained on.
 
     Example: keirin export champion mine.npz
     """

@@ -19,7 +19,8 @@ from flows.commands.errors import exit_code, guarded, message
 from flows.errors import SchedulerUnreachableError, StepIncompleteError
 from lopt.registry import lookup
 
-COMMANDS = ("demo", "up", "sample", "time", "fit", "train", "evaluate", "promote", "run", "status", "report")
+COMMANDS = ["demo", "up", "sample", "time", "fit", "train", "evaluate", "promote", "run", "status", "report"]
+COMMANDS += ["export", "follow", "baselines"]
 
 
 def keirin(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:

@@ -9,16 +9,19 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 import lopt
 from curriculum.phases import get_phase
 from curriculum.training_domain import domain_of, is_held_out
+from flows.cli import app
 from flows.export import export_weights
 from flows.optimizer_reference import TRAINED_ON, initial_theta, resolve_optimizer
 from flows.progress import Reporter
 from flows.session import Session
 from flows.settings import RuntimeSettings
 from lopt.architectures.pacer import PacerConfig
+from lopt.use.shipped import read_arrays
 from storage.errors import AliasNotFoundError, StorageError
 from storage.workspace import Workspace
 from task_generator.evaluation_set import EVALUATION_SETS
@@ -80,3 +83,11 @@ def test_refusals_leave_nothing(session: Session, trained: str, tmp_path: Path) 
     with pytest.raises(StorageError, match="cannot export weights"):
         export_weights(trained, tmp_path / "file" / "mine.npz", session)
     assert not list(folder.iterdir())
+
+
+def test_the_command_says_where_and_how_to_load_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    result = CliRunner().invoke(app, ["export", "shipped:pacer", str(path), "--home", str(tmp_path / "home")])
+    assert result.exit_code == 0, result.output
+    assert f"lopt.load('{path}', num_steps=…)" in result.output
+    assert list(read_arrays(str(path))[1]) == list(read_arrays("shipped:pacer")[1])
