@@ -8,6 +8,7 @@ evaluation beside training does, took 18 ms to read a curve and takes 3 like thi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -32,11 +33,22 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Result]) -> Result:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _own_loop().run_until_complete(coroutine)
+        return _run(_own_loop(), coroutine)
     from zarr.core.sync import sync
 
     result: Result = sync(coroutine)
     return result
+
+
+def _run(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Result]) -> Result:
+    task = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        if not task.done():  # Ctrl-C: left alone, it would go on within the next one
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
 
 
 def _own_loop() -> asyncio.AbstractEventLoop:
