@@ -1,4 +1,4 @@
-"""Coroutines in the thread that asks: results and errors come through, and an interruption leaves nothing behind."""
+"""Coroutines in the thread that asks: results and errors come through, an interruption leaves nothing behind."""
 
 from __future__ import annotations
 
