@@ -12,7 +12,7 @@ from flows.reporting.data import EvaluationReport, OptimizerCurve, OptimizerInfo
 from flows.reporting.formatting import count_text, plural
 from flows.reporting.statistics import headline_tasks, task_speedup
 from flows.reporting.themes import LIGHT, Theme, add_heading, log_axis, new_figure, strokes, to_png
-from flows.reporting.training_plots import add_legend
+from flows.reporting.training_plots import add_legend_below
 
 _FLOOR = 0.05
 """Where a task with a speed-up of 0 is drawn on the logarithmic axis."""
@@ -146,11 +146,11 @@ def speedup_cdf_png(data: ReportData) -> bytes:
     baselines = compared_baselines(evaluation)
     if not baselines:
         raise ValueError(f"`data.evaluation` must have speed-ups of {evaluation.candidate.name!r}, got none.")
-    figure, panels = new_figure(LIGHT, 4.6 * len(baselines), 3.4, columns=len(baselines))
+    figure, panels = new_figure(LIGHT, 4.6 * len(baselines), 4.2, columns=len(baselines))
     for axes, info in zip(panels, baselines, strict=True):
         draw_speedup_cdf(axes, evaluation, info.name, LIGHT)
         add_heading(axes, LIGHT, f"Speed-up over {info.label} · {evaluation.num_seeds} seeds")
-        add_legend(axes, LIGHT, location="upper right")
+        add_legend_below(axes, LIGHT)
     return to_png(figure)
 
 

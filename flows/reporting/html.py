@@ -20,7 +20,7 @@ from flows.reporting.statistics import headline_tasks
 from flows.reporting.table_views import table_views, tables_lead
 from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
 from flows.reporting.track_plots import draw_tracks, track_sentence
-from flows.reporting.training_plots import add_legend, draw_phase
+from flows.reporting.training_plots import add_legend, add_legend_below, draw_phase
 from flows.reporting.views import (
     headline_parts,
     headline_totals,
@@ -117,9 +117,9 @@ def _cdf_plots(evaluation: EvaluationReport | None) -> list[Plot]:
     plots = []
     for number, info in enumerate(compared_baselines(evaluation) if evaluation else ()):
         assert evaluation is not None
-        figure, (axes,) = new_figure(THEMED, 4.8, 3.2)
+        figure, (axes,) = new_figure(THEMED, 4.8, 4.0)
         draw_speedup_cdf(axes, evaluation, info.name, THEMED)
-        add_legend(axes, THEMED, location="upper right")
+        add_legend_below(axes, THEMED)
         title = f"Speed-up over {info.label}"
         plots.append(Plot(title, to_svg(figure, name=f"cdf{number}", title=title)))
     return plots

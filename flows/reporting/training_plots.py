@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from matplotlib.axes import Axes
 
 from flows.reporting.data import PhaseReport, ReportData
 from flows.reporting.statistics import moving_trend, smoothing_window
 from flows.reporting.themes import LIGHT, Theme, add_heading, new_figure, to_png
-
-LegendLocation = Literal["best", "upper right", "upper left"]
 
 
 def draw_phase(axes: Axes, phase: PhaseReport, theme: Theme) -> None:
@@ -44,11 +41,19 @@ def draw_phase(axes: Axes, phase: PhaseReport, theme: Theme) -> None:
     axes.margins(x=0.02, y=0.08)
 
 
-def add_legend(axes: Axes, theme: Theme, *, location: LegendLocation = "best") -> None:
+def add_legend(axes: Axes, theme: Theme) -> None:
     """Adds the house legend: no frame, small type."""
     handles, _ = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(loc=location, fontsize=7.5, frameon=False, labelcolor=theme.ink, handlelength=1.8)
+        axes.legend(loc="best", fontsize=7.5, frameon=False, labelcolor=theme.ink, handlelength=1.8)
+
+
+def add_legend_below(axes: Axes, theme: Theme) -> None:
+    """Adds the house legend under the axes, where lines may be everywhere within them."""
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(0.0, -0.17), fontsize=7.5, frameon=False, labelcolor=theme.ink,
+        handlelength=3.0, borderaxespad=0.0,
+    )  # fmt: skip
 
 
 def meta_training_png(data: ReportData) -> bytes:
