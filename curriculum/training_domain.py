@@ -14,6 +14,7 @@ from curriculum.phase import Phase
 from lopt.config import FrozenConfig
 from task_generator.held_out import HeldOut
 from task_generator.known_distributions import DISTRIBUTIONS, get_distribution
+from task_generator.sampling import TaskDistribution
 from task_generator.task_config import TaskConfig
 
 
@@ -36,8 +37,8 @@ class TrainingDomain(FrozenConfig):
         """
         if self._was_refused(config):
             return False
-        known = DISTRIBUTIONS.get(self.distribution)
-        if known is None or known.fingerprint() != self.distribution_fingerprint:
+        known = self._known_distribution()
+        if known is None:
             return None
         could = known.could_sample(config)
         return None if could and self.held_out.reason(config) is not None else could
@@ -46,10 +47,13 @@ class TrainingDomain(FrozenConfig):
         """Returns whether the phase could have drawn tasks of that family; None, not known: see `could_sample`."""
         if self.held_out_tasks is not None and family in self.held_out.families:
             return False
+        known = self._known_distribution()
+        return None if known is None else family in known.family_names()
+
+    def _known_distribution(self) -> TaskDistribution | None:
+        """Returns the distribution, if it still is the one that the phase drew from."""
         known = DISTRIBUTIONS.get(self.distribution)
-        if known is None or known.fingerprint() != self.distribution_fingerprint:
-            return None
-        return family in known.family_names()
+        return known if known is not None and known.fingerprint() == self.distribution_fingerprint else None
 
     def _was_refused(self, config: TaskConfig) -> bool:
         """Whether the phase refused every draw that might have become this task."""

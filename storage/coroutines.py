@@ -1,8 +1,7 @@
 """Running Zarr's coroutines in the thread that asks.
 
 Zarr's synchronous functions hand each call to a thread of their own and wait: five hand-overs to read one packed
-group. With every core busy each of them waits for its turn: a process that gives way to others (`nice`), as an
-evaluation beside training does, took 18 ms to read a curve and takes 3 like this; on idle cores it is 1.2 and 0.9.
+group. Without them a curve is read in 0.7 to 1.0 ms instead of 1.3, on idle cores.
 """
 
 from __future__ import annotations
