@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from curriculum.evaluation.summary import INITIALISATION
-from flows.reporting import EvaluationReport, ReportData, speedup_cdf_png
+from flows.reporting import EvaluationReport, ReportData, comparison_png, speedup_cdf_png
 from flows.reporting.statistics import task_speedup
 from flows.reporting.table_views import TableView, table_views
 from flows.reporting.views import headline
@@ -76,9 +76,10 @@ def main() -> None:
         print("\n".join(f"- {remark}" for remark in data.evaluation.remarks), "\n")
         print("\n".join(table(view) for view in table_views(data.evaluation)))
         if args.pictures is not None:
-            picture = IMAGES / f"{args.pictures}-{label}-cdf.png"
-            picture.write_bytes(speedup_cdf_png(data))
-            print(f"wrote {picture}")
+            for kind, png in (("cdf", speedup_cdf_png(data)), ("comparison", comparison_png(data))):
+                picture = IMAGES / f"{args.pictures}-{label}-{kind}.png"
+                picture.write_bytes(png)
+                print(f"wrote {picture}")
     print("\n### Tasks\n")
     print(tasks_table(reports))
 

@@ -19,12 +19,7 @@ from flows.parameters import EvaluateParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
 from flows.record import remember
 from flows.report_data import collect
-from flows.reporting import (
-    headline,
-    learning_curves_png,
-    speedup_cdf_png,
-    task_rows,
-)
+from flows.reporting import evaluation_pictures, headline, task_rows
 from flows.selection import lineage
 from flows.session import Session, current_session
 from lopt.use.shipped import is_weights_file
@@ -98,8 +93,8 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str,
             session.reporter.line(f"[red]{escape(remark)}[/red]")
         publish_table("evaluation", task_rows(data), "Every task, with the speed-up over tuned Adam.")
         publish_markdown("evaluation-result", headline(data))
-        publish_image("learning-curves", learning_curves_png(data), "Learning curves of every optimizer.")
-        publish_image("speedup-cdf", speedup_cdf_png(data), "Share of tasks with at least that speed-up.")
+        for picture in evaluation_pictures(data):
+            publish_image(picture.name, picture.png, picture.caption)
         return {
             "held_out": summary.geometric_mean_speedup(CANDIDATE, held_out=True),
             "in_distribution": summary.geometric_mean_speedup(CANDIDATE, held_out=False),

@@ -12,11 +12,9 @@ from flows.report_data import collect
 from flows.reporting import (
     ReportData,
     headline,
-    learning_curves_png,
-    meta_training_png,
     render_html,
+    report_pictures,
     result_lines,
-    speedup_cdf_png,
     summary_lines,
     task_rows,
     terminal_table,
@@ -28,13 +26,15 @@ PAGE, DATA = "report.html", "report.json"
 
 
 def run_report(parameters: ReportParameters, session: Session) -> Path:
-    """Writes the page and its data, and prints the table. Returns the page."""
+    """Writes the page, its data and its pictures, and prints the table. Returns the page."""
     data = collect(session.workspace, title=parameters.title, command="keirin report")
     folder = session.workspace.reports
     page = folder / PAGE
     with explain_os_errors(page, "write the report"):
         page.write_text(render_html(data), "utf-8")
         (folder / DATA).write_text(data.model_dump_json(indent=1), "utf-8")
+        for picture in report_pictures(data):
+            (folder / f"{picture.name}.png").write_bytes(picture.png)
     if data.evaluation is not None:
         session.reporter.show(terminal_table(data))
     for line in result_lines(data):
@@ -48,13 +48,10 @@ def publish(data: ReportData) -> None:
     """Shows the result on the flow run's page."""
     lines = [f"**{headline(data)}**", *result_lines(data)[1:], *summary_lines(data)]
     publish_markdown("result", "\n\n".join(lines))
-    if data.phases:
-        publish_image("meta-training", meta_training_png(data), "Meta-loss over the phases.")
     if data.evaluation is not None:
         publish_table("evaluation", task_rows(data), "Every task, with the speed-up over each baseline.")
-        publish_image("learning-curves", learning_curves_png(data), "Learning curves on the held-out tasks.")
-        if any(task.speedups for task in data.evaluation.tasks):
-            publish_image("speedup-cdf", speedup_cdf_png(data), "Speed-up over the tuned baselines.")
+    for picture in report_pictures(data):
+        publish_image(picture.name, picture.png, picture.caption)
 
 
 @flow(name="report")

@@ -5,6 +5,7 @@ Nothing here reads a store, a clock or a network; a flow fills `ReportData` and 
 
 from __future__ import annotations
 
+from flows.reporting.comparison_plot import comparison_png
 from flows.reporting.data import (
     AcceptedTasks,
     EvaluationReport,
@@ -30,6 +31,7 @@ from flows.reporting.data import (
 from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_png
 from flows.reporting.evaluation_rows import ComparisonTable, HorizonRow, TwiceRow
 from flows.reporting.html import render_html
+from flows.reporting.pictures import evaluation_pictures, report_pictures
 from flows.reporting.runtime_plots import accepted_tasks_png, runtime_model_families_png, runtime_model_png
 from flows.reporting.terminal import result_lines, summary_lines, terminal_table
 from flows.reporting.track_plots import track_png
@@ -61,10 +63,13 @@ __all__ = [
     "TwiceRow",
     "ValidationPoint",
     "accepted_tasks_png",
+    "comparison_png",
+    "evaluation_pictures",
     "headline",
     "learning_curves_png",
     "meta_training_png",
     "render_html",
+    "report_pictures",
     "result_lines",
     "runtime_model_families_png",
     "runtime_model_png",

@@ -12,12 +12,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from flows.reporting.comparison_plot import compared_tables, comparison_height, draw_comparison
 from flows.reporting.data import EvaluationReport, PhaseReport, ReportData, StageReport
 from flows.reporting.evaluation_plots import compared_baselines, draw_learning_curves, draw_speedup_cdf
 from flows.reporting.formatting import count_text, percent_text, plural, seconds_text, times_text
 from flows.reporting.runtime_plots import draw_accepted, draw_runtime_model, families_figure
 from flows.reporting.statistics import headline_tasks
-from flows.reporting.table_views import table_views, tables_lead
+from flows.reporting.table_views import mean_tiles, table_views, tables_lead
 from flows.reporting.themes import THEMED, Stroke, new_figure, strokes, to_svg
 from flows.reporting.track_plots import draw_tracks, track_sentence
 from flows.reporting.training_plots import add_legend, add_legend_below, draw_phase
@@ -66,12 +67,14 @@ def render_html(data: ReportData) -> str:
         data=data,
         headline=headline_parts(data),
         totals=headline_totals(data),
+        mean_tiles=mean_tiles(data.evaluation) if data.evaluation else [],
         num_headline_tasks=len(headline_tasks(data.evaluation)) if data.evaluation else 0,
         groups=task_groups(data),
         worst=worst_rows(data),
         curves=_curve_plots(data.evaluation),
         legend=_legend(data.evaluation),
         cdfs=_cdf_plots(data.evaluation),
+        comparisons=_comparison_plots(data.evaluation),
         tables=table_views(data.evaluation) if data.evaluation else [],
         tables_lead=tables_lead(data.evaluation) if data.evaluation and data.evaluation.baselines else "",
         phases=[(phase, _phase_plot(phase, n), phase_facts(phase)) for n, phase in enumerate(data.phases)],
@@ -122,6 +125,17 @@ def _cdf_plots(evaluation: EvaluationReport | None) -> list[Plot]:
         add_legend_below(axes, THEMED)
         title = f"Speed-up over {info.label}"
         plots.append(Plot(title, to_svg(figure, name=f"cdf{number}", title=title)))
+    return plots
+
+
+def _comparison_plots(evaluation: EvaluationReport | None) -> list[Plot]:
+    plots = []
+    for number, table in enumerate(compared_tables(evaluation) if evaluation else ()):
+        assert evaluation is not None
+        figure, (axes,) = new_figure(THEMED, 5.4, comparison_height(len(table.rows)))
+        draw_comparison(axes, evaluation, table, THEMED)
+        svg = to_svg(figure, name=f"compared{number}", title=f"{table.title}: interquartile means")
+        plots.append(Plot(table.title, svg))
     return plots
 
 

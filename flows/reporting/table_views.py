@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curriculum.evaluation.comparison import MAX_COST, MAX_SPEEDUP, QUANTILES, Row, quantile_name
+from curriculum.evaluation.normalized_loss import LossRow
 from flows.reporting.data import EvaluationReport, TaskReport
 from flows.reporting.formatting import DASH, NO_BETTER, count_text, percent_text, plural, times_text
 from flows.reporting.statistics import aggregate_speedup, headline_tasks
@@ -68,6 +69,21 @@ def table_views(evaluation: EvaluationReport) -> list[TableView]:
     return [view for view in views if view.rows]
 
 
+def mean_tiles(evaluation: EvaluationReport) -> list[tuple[str, str, str]]:
+    """Returns the candidate's interquartile mean in steps, and by the clock where that was measured: what it is,
+    the value, and its two intervals with their n."""
+    label = evaluation.candidate.label
+    rows = {row.name: row for table in evaluation.tables for row in table.rows}
+    tiles = []
+    for what, name in (("Interquartile mean", label), ("The same by the clock", f"{label}, by the clock")):
+        if (row := rows.get(name)) is None:
+            continue
+        _, _, mean, over_seeds, over_tasks, *_ = _cells(name, row)
+        remark = f"95 %: {over_seeds} with other seeds, {over_tasks} with other tasks ({_n(row)})"
+        tiles.append((what, mean, remark))
+    return tiles
+
+
 def tables_lead(evaluation: EvaluationReport) -> str:
     """Returns what is the same in all tables of speed-ups: over whom, how far one can see, how to read them."""
     label, cap = evaluation.baselines[0].label, times_text(evaluation.max_speedup)
@@ -90,7 +106,8 @@ def _cells(name: str, row: Row) -> tuple[str, ...]:
     def interval(ends: tuple[float, float] | None, statistic: str) -> str:
         if ends is None:
             return DASH
-        return f"{times(ends[0], f'{statistic} low')} to {times(ends[1], f'{statistic} high')}"
+        low, high = times(ends[0], f"{statistic} low"), times(ends[1], f"{statistic} high")
+        return f"{low.removesuffix('×')} to {high}"
 
     quantiles = zip(row.quantiles, QUANTILES, strict=True)
     return (
@@ -116,7 +133,11 @@ def _times(value: float) -> str:
 def _count(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    return f"n = {plural(rows[0].num_tasks, 'task')} × {plural(rows[0].num_seeds, 'seed')} in every row."
+    return f"n = {_n(rows[0])} in every row."
+
+
+def _n(row: Row | LossRow) -> str:
+    return f"{plural(row.num_tasks, 'task')} × {plural(row.num_seeds, 'seed')}"
 
 
 def _twice_as_fast(evaluation: EvaluationReport) -> TableView:
@@ -145,7 +166,7 @@ def _losses(evaluation: EvaluationReport) -> TableView:
         'are chosen by training loss; "global" is one setting for all tasks. '
     )
     if rows:
-        note += f"n = {plural(rows[0].num_tasks, 'task')} × {plural(rows[0].num_seeds, 'seed')} in every row."
+        note += f"n = {_n(rows[0])} in every row."
     return TableView(
         title="Normalised final losses",
         note=note,

@@ -191,7 +191,7 @@ def test_a_number_that_rests_on_the_cap_says_so_and_one_without_an_interval_has_
     cells = dict(zip(view.head, view.rows[0], strict=True))
     assert cells["interquartile mean"] == "≥ 2.50×"
     assert cells["95 %, other seeds"] == "–"
-    assert cells["95 %, other tasks"] == "2.00× to ≥ 3.00×"
+    assert cells["95 %, other tasks"] == "2.00 to ≥ 3.00×"
     assert cells["mean cost"] == "≤ 0.40"
     assert cells["50 %"].startswith("≥ ")
     assert not cells["75 %"].startswith("≥ ")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from report_reading import console_text, read
 
 from flows import reporting
 from flows.reporting import ReportData
+from flows.reporting.comparison_plot import compared_tables, draw_comparison
+from flows.reporting.themes import LIGHT, new_figure
 from flows.reporting.views import worst_rows
 
 
@@ -65,6 +68,65 @@ def test_the_worst_half_has_a_section_of_its_own_worst_first_and_no_curve_is_dra
             task.name not in [row.name for row in worst_rows(data)],
         )
         assert page.count(drawn) == 1
+
+
+def test_what_the_page_says_first_is_the_result_with_its_intervals_and_its_picture(page: str) -> None:
+    text = re.sub(r"\s+", " ", " ".join(read(page).text))
+    assert (
+        "Interquartile mean 1.50× 95 %: 1.35 to 1.65× with other seeds, 0.90 to ≥ 2.25× with other tasks"
+        in text
+    )
+    assert "The same by the clock 0.80× 95 %: 0.72 to 0.88× with other seeds" in text
+    assert "(6 tasks × 3 seeds)" in text
+    order = [
+        page.index(f'<section id="{name}">')
+        for name in ("speed-up", "won-and-lost", "worst", "tables", "tasks")
+    ]
+    assert order == sorted(order)
+
+
+def test_tables_with_baselines_have_a_picture_and_the_one_by_the_clock_has_none(
+    data: ReportData, page: str
+) -> None:
+    assert data.evaluation is not None
+    drawn = [table.title for table in compared_tables(data.evaluation)]
+    assert drawn == ["One training per task", "The best of several"]
+    for title in drawn:
+        assert page.count(f"{title}: interquartile means") == 1
+    assert "By the clock: interquartile means" not in page
+    alone = data.evaluation.model_copy(update={"tables": data.evaluation.tables[2:]})
+    without = data.model_copy(update={"evaluation": alone})
+    assert "interquartile means" not in reporting.render_html(without)
+    assert [picture.name for picture in reporting.report_pictures(without)] == [
+        "meta-training",
+        "speedup-cdf",
+        "learning-curves",
+    ]
+    with pytest.raises(ValueError, match="keirin evaluate"):
+        reporting.comparison_png(without)
+
+
+def test_a_row_s_place_in_the_picture_is_its_mean_and_what_is_not_known_points_there(
+    data: ReportData,
+) -> None:
+    assert data.evaluation is not None
+    single, several, _ = data.evaluation.tables
+    figure, (axes, other) = new_figure(LIGHT, 6.0, 3.0, columns=2)
+    draw_comparison(axes, data.evaluation, single, LIGHT)
+    draw_comparison(other, data.evaluation, several, LIGHT)
+    del figure
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "meta-trained pacer before training",
+        "Adam, learning rate 0.01",
+        "meta-trained pacer",
+    ]
+    assert axes.get_xlim() == other.get_xlim()
+    marks = {np.asarray(line.get_ydata())[0]: line for line in axes.lines if line.get_marker() in ("o", "<")}
+    assert [marks[place].get_marker() for place in range(3)] == ["<", "o", "o"]
+    assert [np.asarray(marks[place].get_xdata())[0] for place in (1, 2)] == [0.5, 1.5]
+    assert np.asarray(marks[0].get_xdata())[0] == axes.get_xlim()[0]
+    at_least = [np.asarray(line.get_xdata())[0] for line in other.lines if line.get_marker() == ">"]
+    assert at_least == pytest.approx([2.25, 1.1 * 2.4, 2.4])
 
 
 def test_page_escapes_what_it_is_given(data: ReportData) -> None:
