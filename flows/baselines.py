@@ -8,6 +8,7 @@ from flows.evaluation.curves import compute_curves, plan_baselines
 from flows.evaluation.settings import evaluation_config, evaluation_tasks
 from flows.parameters import BaselinesParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_table
+from flows.reporting.formatting import count_text, plural
 from flows.session import Session, current_session
 from lopt.baselines import BASELINES
 
@@ -43,7 +44,7 @@ def compute_baselines(parameters: BaselinesParameters = BaselinesParameters()) -
         tasks = len(evaluation_tasks(parameters))
         count = tasks * config.num_seeds * sum(int(str(row["trials"])) for row in rows)
         session.reporter.line(
-            f"{count} curves are stored: {len(rows)} baselines, {tasks} tasks, {config.num_seeds} seeds, "
-            f"{config.horizon} steps"
+            f"{count_text(count)} curves are stored: {plural(len(rows), 'baseline')}, {plural(tasks, 'task')}, "
+            f"{plural(config.num_seeds, 'seed')}, {count_text(config.horizon)} steps"
         )
         return count

@@ -127,18 +127,22 @@ def baselines(
 @curves_app.command("export")
 def export(
     path: Annotated[Path, typer.Argument(help="File to write: .parquet.")],
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A split to leave out for a smaller file: no report reads outer_valid."),
+    ] = None,
     home: Home = None,
     debug: Debug = False,
 ) -> None:
     """Write every stored curve to one parquet file: a row per curve, for pandas, DuckDB or Polars.
 
-    Example: keirin curves export curves.parquet
+    Example: keirin curves export curves.parquet --without outer_valid
     """
     from flows.evaluation.parquet import export_curves
 
     del debug
     with _working("reading and writing curves"):
-        message = export_curves(settings_from(home).home, path)
+        message = export_curves(settings_from(home).home, path, without=without or ())
     typer.echo(message)
 
 

@@ -7,7 +7,7 @@ one optimizer on one task in one program: those that are not stored, and no othe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -208,10 +208,16 @@ def _batch(job: CurveJob, rows: Rows) -> CurveBatch:
     table = [[rows[setting, seed] for seed in job.unit.seeds] for setting in range(len(job.settings))]
     first = table[0][0]
     losses = {
-        split: np.stack([[row.losses[split] for row in each] for each in table]) for split in first.losses
+        split: np.stack([[row.losses[split] for row in each] for each in table])
+        for split in _shared_splits(list(rows.values()))
     }
     seconds = [row.seconds / max(row.key.horizon, 1) for row in rows.values()]
     return CurveBatch(first.step, losses, seconds_per_step=float(np.mean(seconds)))
+
+
+def _shared_splits(curves: Sequence[CurveRow] | Sequence[CurveBatch]) -> list[str]:
+    """Returns the splits that all have: an import may have left one out that curves computed here have."""
+    return [split for split in curves[0].losses if all(split in each.losses for each in curves)]
 
 
 def _joined(jobs: list[CurveJob], parts: Mapping[int, CurveBatch]) -> dict[tuple[str, str], CurveBatch]:
@@ -227,7 +233,10 @@ def _concatenate(batches: list[CurveBatch]) -> CurveBatch:
         return batches[0]
     return CurveBatch(
         step=batches[0].step,
-        losses={split: np.concatenate([b.losses[split] for b in batches]) for split in batches[0].losses},
+        losses={
+            split: np.concatenate([batch.losses[split] for batch in batches])
+            for split in _shared_splits(batches)
+        },
         seconds_per_step=float(np.mean([batch.seconds_per_step for batch in batches])),
     )
 

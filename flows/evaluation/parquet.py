@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from storage.workspace import Workspace
 
 LABELS = ("task_name", "role", "jax", "optax", "platform")
 _LOSS = "loss_"
+NEEDED = frozenset({"train", "test"})
+"""Splits that every evaluation reads: a curve without them would be found, and of no use."""
 _COLUMNS = {
     "task",
     "optimizer",
@@ -30,22 +32,31 @@ _COLUMNS = {
     "data",
     "curves_version",
     "step",
+    *(f"{_LOSS}{split}" for split in NEEDED),
 }
 
 
-def export_curves(home: Path, path: Path) -> str:
+def export_curves(home: Path, path: Path, *, without: Collection[str] = ()) -> str:
     """Writes the curves of a workspace to `path`, which is replaced whole or not at all. Returns what was written.
 
     A row: task (fingerprint), task_name, optimizer (a baseline's name, or a fingerprint), role, hyperparameters
     (JSON), horizon, seed, seconds (of the whole run), data (JSON: version by name), curves_version (0: of before
     versions), jax, optax and platform of its worker, step (a list), and per split a list of losses.
 
+    Args:
+      home: Of the workspace.
+      path: Of the file, .parquet.
+      without: Splits to leave out, for a smaller file.
+
     Raises:
-      ValueError: If the file would not be parquet.
+      ValueError: If the file would not be parquet, or an evaluation reads a split that is left out.
     """
     target = _parquet(path, "an export")
+    if needed := sorted(NEEDED & set(without)):
+        raise ValueError(f"`without` must not have {', '.join(needed)}: every evaluation reads it.")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
     table = _narrow(pa.Table.from_pylist([_record(row) for row in rows]))
+    table = table.drop_columns([name for name in table.column_names if name.removeprefix(_LOSS) in without])
     partial = target.with_name(f".{target.name}.part")
     with explain_os_errors(target, "export the curves"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +183,6 @@ def _row(record: dict[str, Any], source: Path) -> CurveRow:
         )
     except (TypeError, ValueError) as error:
         raise StorageError(f"`{source}` has a row that is no curve: {error}. Export it again.") from error
-    if not losses or {len(values) for values in row.losses.values()} != {len(row.step)}:
+    if not set(row.losses) >= NEEDED or {len(values) for values in row.losses.values()} != {len(row.step)}:
         raise StorageError(f"`{source}` has a curve without a loss for each of its steps. Export it again.")
     return row

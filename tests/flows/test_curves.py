@@ -20,7 +20,7 @@ from rich.console import Console
 import flows.evaluation.curves
 import flows.evaluation.versions
 from curriculum.evaluation.baseline_budgets import Trials
-from curriculum.evaluation.curves import CurveBatch, CurveUnit
+from curriculum.evaluation.curves import EVALUATION_SPLITS, CurveBatch, CurveUnit
 from curriculum.evaluation.summary import EvaluationConfig
 from curriculum.worker import InProcessWorkerPool
 from flows.evaluation.curves import CurveJob, compute_curves, plan_baselines, plan_jobs
@@ -97,7 +97,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def curves(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
         firsts = [float(np.ravel(jax.tree.leaves(setting)[0])[0]) for setting in settings]
         ends = np.asarray([[first + 1000 * seed for seed in unit.seeds] for first in firsts])
-        return CurveBatch(np.arange(2), {"train": np.stack([ends, ends], axis=-1)}, 1e-3)
+        losses = {split: np.stack([ends, ends], axis=-1) for split in EVALUATION_SPLITS}
+        return CurveBatch(np.arange(2), losses, 1e-3)
 
     monkeypatch.setattr(flows.evaluation.curves, "curve_unit", curves)
 
@@ -220,6 +221,27 @@ def test_imported_curves_are_found_and_counted(tmp_path: Path, session: Session,
     assert spy.taken() == []
     assert found.imported == {"theirs.parquet": 44}
     np.testing.assert_array_equal(found.batches["t", "adam"].losses["train"], expected.losses["train"])
+
+
+@made_up_units
+def test_curves_with_fewer_splits_stand_beside_those_with_all(
+    tmp_path: Path, session: Session, spy: SpyPool
+) -> None:
+    """What was imported without a split is not computed again for it."""
+    jobs = plan_baselines([DIGITS], CONFIG)
+    expected = compute(jobs, session)["t", "adam"]
+    spy.taken()
+    export_curves(session.workspace.root, tmp_path / "theirs.parquet", without=["outer_valid"])
+    own = session.curves.get(jobs[0].key(0, 0))
+    assert own is not None
+    shutil.rmtree(session.curves.path)
+    session.curves.append(own)
+    import_curves(session.workspace.root, tmp_path / "theirs.parquet")
+    found = compute(jobs, session)["t", "adam"]
+    assert spy.taken() == []
+    assert set(expected.losses) == set(EVALUATION_SPLITS)
+    assert set(found.losses) == {"train", "test"}
+    np.testing.assert_array_equal(found.losses["test"], expected.losses["test"])
 
 
 def test_curves_that_were_added_are_those_of_all_at_once(tmp_path: Path, session: Session) -> None:

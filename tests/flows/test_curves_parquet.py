@@ -24,6 +24,7 @@ def curve(seed: int, *, version: int = CURVES_VERSION, loss: float = 2.0) -> Cur
     losses = {
         "train": np.asarray([loss / 3, np.nan], np.float32),
         "outer_valid": np.asarray([loss / 7, np.inf], np.float32),
+        "test": np.asarray([loss / 9, -np.inf], np.float32),
     }
     return CurveRow(key, np.asarray([0, 20]), losses, 1.5, LABELS)
 
@@ -60,7 +61,7 @@ def test_an_imported_curve_is_the_exported_one_and_says_so(tmp_path: Path) -> No
         assert found.labels == {**LABELS, IMPORTED: "curves.parquet"}
         assert found.seconds == 1.5
         np.testing.assert_array_equal(found.step, [0, 20])
-        assert set(found.losses) == {"train", "outer_valid"}
+        assert set(found.losses) == {"train", "outer_valid", "test"}
         for split, values in curve(seed).losses.items():
             np.testing.assert_array_equal(found.losses[split], values.astype(np.float64))
 
@@ -82,6 +83,20 @@ def test_losses_keep_all_their_digits(tmp_path: Path) -> None:
         pa.list_(pa.float64()),
         pa.list_(pa.float32()),
     )
+
+
+def test_a_split_that_no_report_reads_can_be_left_out(tmp_path: Path) -> None:
+    store_of(tmp_path / "there").append(curve(0))
+    path = tmp_path / "small.parquet"
+    export_curves(tmp_path / "there", path, without=["outer_valid"])
+    assert "loss_outer_valid" not in pq.read_schema(path).names
+    import_curves(tmp_path / "here", path)
+    found = store_of(tmp_path / "here").get(curve(0).key)
+    assert found is not None
+    assert set(found.losses) == {"train", "test"}
+    with pytest.raises(ValueError, match="`without` must not have test, train"):
+        export_curves(tmp_path / "there", path, without=["train", "test"])
+    assert path.is_file()
 
 
 def test_what_is_stored_stays(tmp_path: Path) -> None:
@@ -119,7 +134,14 @@ def test_a_file_that_is_no_export_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("hyperparameters", "{"), ("hyperparameters", "[1]"), ("seed", None), ("step", [0]), ("step", None)],
+    [
+        ("loss_test", None),
+        ("hyperparameters", "{"),
+        ("hyperparameters", "[1]"),
+        ("seed", None),
+        ("step", [0]),
+        ("step", None),
+    ],
 )
 def test_one_bad_row_and_nothing_is_added(tmp_path: Path, column: str, value: object) -> None:
     path = exported(tmp_path, curve(0), curve(1))
