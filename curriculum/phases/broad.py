@@ -1,6 +1,6 @@
 """Many kinds of small task on embedded data, from short runs to longer ones: what the shipped weights come from.
 
-    keirin train --curriculum broad --architecture pacer        # twice: its two phases, one after the other
+    keirin train --curriculum broad --architecture pacer     # three times: its phases, one after the other
     keirin train --curriculum broad --architecture velo \\
       --architecture-config '{"lstm_hidden_size": 32, "mlp_bank_size": 8}'
 
@@ -50,4 +50,15 @@ BROAD_LONG = derive(
     start_from="broad_short",
 )
 
-BROAD = (BROAD_SHORT, BROAD_LONG)
+BROAD_LONGER = derive(
+    BROAD_LONG,
+    name="broad_longer",
+    summary="The same kinds, 100–2 000 inner steps.",
+    # Trainings are four times as long as in the phase before, on average: a quarter of the tasks at a time.
+    estimator=derive(BROAD_LONG.estimator, min_horizon=100, max_horizon=2000, num_tasks=1),
+    outer_steps=100,
+    start_from="broad_long",
+)
+"""What one has learned in at most 400 steps need not hold in 2 000: `velo` took steps that never shrank."""
+
+BROAD = (BROAD_SHORT, BROAD_LONG, BROAD_LONGER)

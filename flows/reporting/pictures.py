@@ -42,5 +42,7 @@ def evaluation_pictures(data: ReportData) -> list[Picture]:
 
 def report_pictures(data: ReportData) -> list[Picture]:
     """Returns every picture of a report."""
-    training = [Picture("meta-training", meta_training_png(data), "Meta-loss over the phases.")]
-    return [*(training if data.phases else []), *evaluation_pictures(data)]
+    found = evaluation_pictures(data)
+    if data.phases:
+        found.insert(0, Picture("meta-training", meta_training_png(data), "Meta-loss over the phases."))
+    return found

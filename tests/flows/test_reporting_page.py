@@ -164,6 +164,7 @@ def test_an_empty_report_says_what_to_run(data: ReportData) -> None:
         assert command in text
     assert "keirin evaluate" in console_text(empty)
     assert reporting.summary_lines(empty) == []
+    assert reporting.report_pictures(empty) == []
     assert reporting.task_rows(empty) == []
     with pytest.raises(ValueError, match="keirin evaluate"):
         reporting.speedup_cdf_png(empty)
