@@ -34,6 +34,8 @@ def seconds_text(seconds: float | None) -> str:
     """A duration in the unit a reader would choose: 412 µs, 1.2 ms, 8.4 s, 3 min 12 s, 2 h 05 min."""
     if seconds is None:
         return DASH
+    if seconds == 0.0:
+        return "0 s"
     for limit, scale, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
         if seconds < limit:
             return f"{seconds * scale:.3g} {unit}"

@@ -161,6 +161,7 @@ def test_moving_trend_by_hand() -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
+        (seconds_text(0.0), "0 s"),
         (seconds_text(4.12e-4), "412 µs"),
         (seconds_text(0.0012), "1.2 ms"),
         (seconds_text(8.44), "8.44 s"),
