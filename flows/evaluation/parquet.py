@@ -49,14 +49,20 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = ()) -> s
       without: Splits to leave out, for a smaller file.
 
     Raises:
-      ValueError: If the file would not be parquet, or an evaluation reads a split that is left out.
+      ValueError: If the file would not be parquet, no curve has a split that is to be left out, or an evaluation
+        reads it.
     """
     target = _parquet(path, "an export")
     if needed := sorted(NEEDED & set(without)):
         raise ValueError(f"`without` must not have {', '.join(needed)}: every evaluation reads it.")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
     table = _narrow(pa.Table.from_pylist([_record(row) for row in rows]))
-    table = table.drop_columns([name for name in table.column_names if name.removeprefix(_LOSS) in without])
+    known = {name.removeprefix(_LOSS) for name in table.column_names if name.startswith(_LOSS)}
+    if rows and (unknown := sorted(set(without) - known)):
+        raise ValueError(
+            f"`without` must name splits of the curves, {', '.join(sorted(known))}; got {unknown}"
+        )
+    table = table.drop_columns([f"{_LOSS}{split}" for split in known.intersection(without)])
     partial = target.with_name(f".{target.name}.part")
     with explain_os_errors(target, "export the curves"):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,8 @@ def test_a_split_that_no_report_reads_can_be_left_out(tmp_path: Path) -> None:
     assert set(found.losses) == {"train", "test"}
     with pytest.raises(ValueError, match="`without` must not have test, train"):
         export_curves(tmp_path / "there", path, without=["train", "test"])
+    with pytest.raises(ValueError, match=r"outer_valid, test, train; got \['step'\]"):
+        export_curves(tmp_path / "there", path, without=["step"])
     assert path.is_file()
 
 
