@@ -59,6 +59,6 @@ BROAD_LONGER = derive(
     outer_steps=100,
     start_from="broad_long",
 )
-"""What one has learned in at most 400 steps need not hold in 2 000: `velo` took steps that never shrank."""
+"""What one has learned in at most 400 steps need not hold in 2 000: the losses of `velo` rose again."""
 
 BROAD = (BROAD_SHORT, BROAD_LONG, BROAD_LONGER)

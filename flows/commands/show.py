@@ -66,6 +66,6 @@ def megaflops(flops: float) -> str:
 
 def show_report(settings: RuntimeSettings, *, open_page: bool) -> None:
     """Writes the report, prints it, and opens the page if asked to."""
-    page = run_report(ReportParameters(), Session(settings, Reporter(Console())))
+    page = run_report(ReportParameters(), Session(settings, Reporter(Console()))).page
     if open_page:
         webbrowser.open(page.as_uri())

@@ -13,6 +13,7 @@ from curriculum.evaluation.speedup import seed_mean, tuned_index
 from curriculum.evaluation.summary import NORMALIZERS, EvaluationConfig, EvaluationSummary
 from flows.evaluation.curves import LEARNED
 from flows.evaluation.tables import headline_indices
+from flows.reporting import untrained_name
 from lopt.types import Split
 from task_generator.evaluation_set import EvaluationTask
 
@@ -50,7 +51,7 @@ def loss_rows(
     config, first = summary.config, np.zeros(len(chosen), int)
     scales = _scales(config, chosen, batches)
     learned = _normalized(config, chosen, batches, LEARNED, scales)
-    rows = [learned.row(label, 1, first), learned.row(f"{label} before training", 1, first + 1)]
+    rows = [learned.row(label, 1, first), learned.row(untrained_name(label), 1, first + 1)]
     for trials in config.trials:
         losses = _normalized(config, chosen, batches, trials.baseline, scales)
         if trials.num_trials == 1:

@@ -28,6 +28,7 @@ from flows.reporting import (
     SpeedupReport,
     TaskReport,
     TunedSetting,
+    untrained_name,
 )
 from lopt.baselines import BASELINES
 from task_generator.evaluation_set import EvaluationTask
@@ -105,7 +106,7 @@ def build_report(
         max_speedup=float(config.normalizer_factor),
         optimizers=(
             OptimizerInfo(name=CANDIDATE, label=label, role="candidate"),
-            OptimizerInfo(name=INITIALISATION, label=f"{label} before training", role="initialisation"),
+            OptimizerInfo(name=INITIALISATION, label=untrained_name(label), role="initialisation"),
             *baselines,
         ),
         tasks=tuple(

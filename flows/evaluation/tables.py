@@ -23,7 +23,7 @@ from curriculum.evaluation.summary import (
     EvaluationSummary,
     task_normalizer,
 )
-from flows.reporting import ComparisonTable, TwiceRow
+from flows.reporting import ComparisonTable, TwiceRow, clock_name, untrained_name
 from lopt.baselines import SHAMPOOS
 from task_generator.evaluation_set import EvaluationTask
 
@@ -68,7 +68,7 @@ def build_tables(
     optimizers = trial_losses(summary.config, chosen, batches)
     learned = [
         _learned_row(summary, CANDIDATE, label),
-        _learned_row(summary, INITIALISATION, f"{label} before training"),
+        _learned_row(summary, INITIALISATION, untrained_name(label)),
     ]
     singles = [row for optimizer in optimizers for row in single_trial_rows(optimizer)]
     by_clock = _clock_rows(summary, label)
@@ -89,7 +89,7 @@ def twice_rows(summary: EvaluationSummary, label: str) -> tuple[TwiceRow, ...]:
     twice the steps; nothing where there was no such baseline."""
     tasks = [summary.tasks[number] for number in headline_indices(summary)]
     found = []
-    for optimizer, name in ((CANDIDATE, label), (INITIALISATION, f"{label} before training")):
+    for optimizer, name in ((CANDIDATE, label), (INITIALISATION, untrained_name(label))):
         answers = [task.result(optimizer).is_twice_as_fast for task in tasks]
         if None not in answers:
             found.append(TwiceRow(name=name, num_twice=answers.count(True), num_tasks=len(answers)))
@@ -134,7 +134,7 @@ def _clock_rows(summary: EvaluationSummary, label: str) -> tuple[Row, ...]:
     speedups = summary.clock_speedups(CANDIDATE)
     if speedups is None:
         return ()
-    by_clock = make_row(f"{label}, by the clock", 1, speedups.at(headline_indices(summary)))
+    by_clock = make_row(clock_name(label), 1, speedups.at(headline_indices(summary)))
     return (_learned_row(summary, CANDIDATE, f"{label}, in steps"), by_clock)
 
 

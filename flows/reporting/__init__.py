@@ -29,9 +29,15 @@ from flows.reporting.data import (
     ValidationPoint,
 )
 from flows.reporting.evaluation_plots import learning_curves_png, speedup_cdf_png
-from flows.reporting.evaluation_rows import ComparisonTable, HorizonRow, TwiceRow
+from flows.reporting.evaluation_rows import (
+    ComparisonTable,
+    HorizonRow,
+    TwiceRow,
+    clock_name,
+    untrained_name,
+)
 from flows.reporting.html import render_html
-from flows.reporting.pictures import evaluation_pictures, report_pictures
+from flows.reporting.pictures import Picture, evaluation_pictures, report_pictures
 from flows.reporting.runtime_plots import accepted_tasks_png, runtime_model_families_png, runtime_model_png
 from flows.reporting.terminal import result_lines, summary_lines, terminal_table
 from flows.reporting.track_plots import track_png
@@ -49,6 +55,7 @@ __all__ = [
     "OptimizerCurve",
     "OptimizerInfo",
     "PhaseReport",
+    "Picture",
     "PromotionReason",
     "PromotionReport",
     "ReportData",
@@ -63,6 +70,7 @@ __all__ = [
     "TwiceRow",
     "ValidationPoint",
     "accepted_tasks_png",
+    "clock_name",
     "comparison_png",
     "evaluation_pictures",
     "headline",
@@ -78,4 +86,5 @@ __all__ = [
     "task_rows",
     "terminal_table",
     "track_png",
+    "untrained_name",
 ]

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from curriculum.evaluation.comparison import Row
 from flows.reporting.data import EvaluationReport, ReportData
-from flows.reporting.evaluation_rows import ComparisonTable
+from flows.reporting.evaluation_rows import ComparisonTable, untrained_name
 from flows.reporting.formatting import plural
 from flows.reporting.themes import LIGHT, Theme, add_heading, log_axis, new_figure, to_png
 
@@ -98,7 +98,7 @@ def _draw_row(axes: Axes, place: int, row: Row, colour: str, surface: str, low: 
 
 def _ours(evaluation: EvaluationReport) -> tuple[str, str]:
     label = evaluation.candidate.label
-    return label, f"{label} before training"
+    return label, untrained_name(label)
 
 
 def comparison_png(data: ReportData) -> bytes:

@@ -8,6 +8,16 @@ from curriculum.evaluation.comparison import Row
 from flows.reporting.report_model import ReportModel
 
 
+def untrained_name(candidate: str) -> str:
+    """Returns what a candidate's initialisation is called, in every table and plot."""
+    return f"{candidate} before training"
+
+
+def clock_name(candidate: str) -> str:
+    """Returns what a candidate's row is called whose steps are weighed with what they cost."""
+    return f"{candidate}, by the clock"
+
+
 class ComparisonTable(ReportModel):
     """One table of optimizers, each number over the same tasks and seeds."""
 

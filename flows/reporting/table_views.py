@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from curriculum.evaluation.comparison import MAX_COST, MAX_SPEEDUP, QUANTILES, Row, quantile_name
 from curriculum.evaluation.normalized_loss import LossRow
 from flows.reporting.data import EvaluationReport, TaskReport
+from flows.reporting.evaluation_rows import clock_name
 from flows.reporting.formatting import DASH, NO_BETTER, count_text, percent_text, plural, times_text
 from flows.reporting.statistics import aggregate_speedup, headline_tasks
 
@@ -75,7 +76,7 @@ def mean_tiles(evaluation: EvaluationReport) -> list[tuple[str, str, str]]:
     label = evaluation.candidate.label
     rows = {row.name: row for table in evaluation.tables for row in table.rows}
     tiles = []
-    for what, name in (("Interquartile mean", label), ("The same by the clock", f"{label}, by the clock")):
+    for what, name in (("Interquartile mean", label), ("The same by the clock", clock_name(label))):
         if (row := rows.get(name)) is None:
             continue
         _, _, mean, over_seeds, over_tasks, *_ = _cells(name, row)
