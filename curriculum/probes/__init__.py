@@ -20,6 +20,7 @@ from curriculum.probes.implicit_regularization import ImplicitRegularization
 from curriculum.probes.loss_feature import LossFeature
 from curriculum.probes.model_size import ModelSize
 from curriculum.probes.self_training import SelfTraining
+from curriculum.probes.smoothing import Smoothing
 from curriculum.probes.step_sizes import StepSizes
 from curriculum.probes.sweeps import Sweeps
 from curriculum.probes.training_tasks import TrainingTasks
@@ -35,6 +36,7 @@ PROBES: dict[str, type[Probe]] = {
     "loss_feature": LossFeature,
     "model_size": ModelSize,
     "self_training": SelfTraining,
+    "smoothing": Smoothing,
     "step_sizes": StepSizes,
     "sweeps": Sweeps,
     "training_tasks": TrainingTasks,

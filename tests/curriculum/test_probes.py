@@ -17,6 +17,7 @@ from curriculum.probes.ensembles import chosen_blindly, greedy_order
 from curriculum.probes.horizon_adaptation import HorizonAdaptation
 from curriculum.probes.loss_feature import LossFeature
 from curriculum.probes.self_training import SelfTraining
+from curriculum.probes.smoothing import DIRECTIONS, Smoothing, smoothness
 from curriculum.probes.step_sizes import StepSizes
 from curriculum.probes.sweeps import Sweeps
 from curriculum.probes.tasks import mlp, quadratic
@@ -267,6 +268,56 @@ def test_meta_training_that_does_not_move_changes_nothing() -> None:
     probe = TrainingTasks.quick(learning_rate=1e-12, outer_steps=2)
     unseen, _, before = probe.run(subject_of(SGD)).panels[0].series
     np.testing.assert_allclose(unseen.y, before.y, rtol=1e-6)
+
+
+def test_what_a_pair_says_by_hand() -> None:
+    # Log losses a·ε + ½·c·ε² at ε = ±1 and ±2: differences a·ε; c·ε²/2 on average above the loss at θ.
+    at_theta, epsilon, curvature = (
+        np.asarray([0.5, -0.5]),
+        np.asarray([[1.0], [2.0]]),
+        0.25 * np.asarray([[0.5], [2.0]]),
+    )
+    for slopes, repeated in (
+        ([1.0, 1.0], 1.0),
+        ([1.0, -1.0], -1.0),
+        ([1.0, 0.5], 1.0 / 1.25),
+        ([1.0, 0.0], 0.0),
+    ):
+        differences = epsilon * np.asarray(slopes)
+        twins = (at_theta + curvature + sign * differences for sign in (1.0, -1.0))
+        found = smoothness(at_theta, *twins)
+        assert found.cost == pytest.approx(curvature.mean())
+        assert found.difference == pytest.approx(np.sqrt(np.mean(differences**2)))
+        assert found.repeated == pytest.approx(repeated)
+    assert smoothness(at_theta, *2 * [np.zeros((2, 2)) + at_theta]).repeated == 0.0  # nothing to repeat
+
+
+def test_the_neighbours_of_gradient_descent_are_other_rates() -> None:
+    probe = Smoothing.quick(horizons=(12,), num_seeds=3)
+    task, at = probe.tasks[0].build(), []
+    epsilon = np.asarray(
+        jax.random.normal(key_from_seed((PROBE_STREAM, 0, DIRECTIONS)), (probe.num_pairs, 1)), np.float64
+    )
+    for seed in range(3):
+        dynamic_key, _ = jax.random.split(key_from_seed((PROBE_STREAM, 0, seed)))
+        bowl = task.sample_dynamic(dynamic_key)
+        w, target, start = (
+            np.asarray(part, np.float64)
+            for part in (bowl.problem.coupling, bowl.problem.target, bowl.start["x"])
+        )
+
+        def log_loss(log_rate: float, w: Any = w, target: Any = target, x: Any = start) -> float:
+            for _ in range(12):
+                x = x - np.exp(log_rate) * w.T @ (w @ x - target)
+            return float(np.log(0.5 * np.sum((w @ x - target) ** 2) + 1e-3))
+
+        moved = np.log(RATE) + np.asarray([[s * probe.sigmas[1] * epsilon[:, 0]] for s in (1.0, -1.0)])
+        at.append((log_loss(np.log(RATE)), *(np.vectorize(log_loss)(m[0]) for m in moved)))
+    expected = smoothness(np.asarray([a[0] for a in at]), *(np.stack([a[k] for a in at], 1) for k in (1, 2)))
+    cost, difference, repeated = (panel.series[0].y[1] for panel in probe.run(subject_of(SGD)).panels)
+    assert cost == pytest.approx(expected.cost, abs=1e-5)
+    assert difference == pytest.approx(expected.difference, rel=1e-3)
+    assert repeated == pytest.approx(expected.repeated, rel=1e-3)
 
 
 def test_costs_of_a_made_up_machine_are_found_again() -> None:
