@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from curriculum.curriculum import phases_by_name
 from curriculum.phase import Phase
-from curriculum.phases.broad import BROAD, BROAD_WITH_LONGER
+from curriculum.phases.broad import BROAD
 from curriculum.phases.celo2 import CELO2, CELO2_LAPTOP
 from curriculum.phases.four_small import FOUR_SMALL
 from curriculum.phases.lhopt import LHOPT, LHOPT_LAPTOP
@@ -25,7 +25,6 @@ CURRICULA: dict[str, tuple[Phase, ...]] = {
     "demo": (SHORT_HORIZON, LONG_HORIZON),
     "four_small": FOUR_SMALL,
     "broad": BROAD,
-    "broad_longer": BROAD_WITH_LONGER,
     "velo": VELO,
     "velo_laptop": VELO_LAPTOP,
     "metz2020": METZ2020,
