@@ -8,10 +8,8 @@ import numpy as np
 from curriculum.probes import Subject
 from flows.optimizer_reference import initial_theta, optimizer_fingerprint, read_config, resolve_optimizer
 from flows.session import Session
+from lopt.use.loading import INITIAL
 from lopt.use.shipped import is_weights_file
-
-INITIAL = "initial:"
-"""Before an architecture's name: the weights that meta-training starts from."""
 
 
 def resolve_subject(reference: str, session: Session) -> Subject:

@@ -26,6 +26,8 @@ from lopt.use.layerwise import LayerwiseOptimizer, Stacked
 from lopt.use.shipped import PREFIX, is_weights_file, read_arrays, shipped_names
 
 RESOLVERS_GROUP = "lopt.theta_resolvers"
+INITIAL = "initial:"
+"""Before an architecture's name: its default sizes, with the theta that meta-training starts from."""
 MAX_TRAINING_STEPS = 150_000
 """VeLO was trained on runs of up to 200 000 updates and gets unreliable near them (Metz et al. 2022, 4.4.2, I)."""
 
@@ -55,7 +57,8 @@ def load(
 
     Args:
       reference: An alias ("champion"), a `models:/name@alias` or `models:/name/version` URI, the path of a
-        checkpoint, "shipped:NAME" for weights that come with the package, or the path of a weights file (.npz).
+        checkpoint, "shipped:NAME" for weights that come with the package, the path of a weights file (.npz), or
+        "initial:ARCHITECTURE" for one before any meta-training: "initial:pacer" is a rule that works as it is.
       num_steps: How many updates the run will make. At least 1. Required.
       weight_decay: Amount of an L2 term; 1e-6 has steadied large models.
       max_training_steps: In longer runs, several gradients make one update, so that the optimizer makes no more
@@ -94,6 +97,11 @@ def load_theta(reference: str, *, resolver: Resolver | None = None) -> tuple[Lea
       LookupError: If nothing is called that; says what is.
       ValueError: If the weights do not fit their architecture.
     """
+    if reference.startswith(INITIAL):
+        name = reference.removeprefix(INITIAL)
+        config = lookup(ARCHITECTURES, name, kind="architecture").model_validate({"architecture": name})
+        untrained: LearnedOptimizer = config.build()
+        return untrained, untrained.init_theta(jax.random.key(0))
     if resolver is None:
         resolver = read_arrays if is_weights_file(reference) else _installed_resolver()
     try:

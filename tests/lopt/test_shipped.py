@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"mine\.npz"):
         lopt.load(str(path), num_steps=5)
+
+
+def test_an_architecture_can_be_had_before_any_meta_training() -> None:
+    params = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "b": jnp.ones(4)}
+    grads = jax.tree.map(jnp.cos, params)
+    optimizer = lopt.load("initial:pacer", num_steps=50)
+    found, _ = optimizer.update(grads, optimizer.init(params), params, value=jnp.float32(1.0))
+    learned = PacerConfig().build()  # at its start `pacer` is the same rule, whatever its hidden weights are
+    other = learned.transform(learned.init_theta(jax.random.key(7)), num_steps=50)
+    expected, _ = other.update(grads, other.init(params), params, value=jnp.float32(1.0))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
+    assert isinstance(lopt.load_theta("initial:velo")[0], type(lopt.ARCHITECTURES["velo"]().build()))
+    with pytest.raises(lopt.UnknownNameError, match=r"'pacr'.*Did you mean 'pacer'"):
+        lopt.load("initial:pacr", num_steps=5)
 
 
 def no_alias(reference: str) -> Any:
