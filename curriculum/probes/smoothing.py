@@ -53,8 +53,8 @@ class Smoothing(Probe):
         "σ, or use more tasks per unit. What is well placed for short runs is often too wide for long ones."
     )
     deviations: ClassVar[str] = (
-        "The paper draws the loss along one line through θ; here are numbers over random directions. Costs are "
-        "means over pairs: a θ at a slope's foot can have a negative one by chance."
+        "The paper draws the loss along one line through θ; here are numbers over random directions, of "
+        "the logarithm of the training loss as it is. Costs are means over pairs: one can be negative by chance."
     )
     quick_sizes: ClassVar[dict[str, Any]] = {
         "tasks": (quadratic(dimension=4),),
@@ -89,11 +89,10 @@ class Smoothing(Probe):
         keys = run_keys(self.seed, self.num_seeds)
         series: dict[str, list[Series]] = {field: [] for field in Smoothness._fields}
         findings = []
+        longest_first = sorted(self.horizons, reverse=True)  # a solid line, then dashed ones of its colour
         for task in self.tasks:
             family = task.build()
-            for horizon in sorted(
-                self.horizons, reverse=True
-            ):  # a solid line, then dashed ones of its colour
+            for horizon in longest_first:
                 losses = trainer(family, keys, horizon=horizon).losses["train"][..., -1]
                 found = self._smoothness(losses)
                 label = f"{task.family.family} · {horizon} steps"
