@@ -12,13 +12,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from curriculum.training_domain import TrainingDomain
-from curriculum.worker import build_optimizer, key_from_seed
+from curriculum.worker import build_optimizer
 from flows.artifacts import fingerprint_of
 from flows.session import Session
 from lopt.architectures import ARCHITECTURES
 from lopt.contract import ArchitectureConfig
 from lopt.registry import lookup
 from lopt.types import Theta
+from lopt.use.loading import initial_theta as theta_before_training
 from lopt.use.loading import theta_from_arrays
 from lopt.use.shipped import is_weights_file, read_arrays
 from lopt.use.shipped import read_trained_on as trained_on_in_file
@@ -29,8 +30,6 @@ from storage.resolver import ARCHITECTURE, THETA, resolve_checkpoint
 
 TRAINED_ON = "trained_on"
 """Where a checkpoint's metadata say what its phases may have drawn."""
-THETA_STREAM = 2
-"""Stream of the initialisation's randomness; 0 and 1 are the learner's (`curriculum.meta_train`)."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def read_trained_on(metadata: Mapping[str, Any]) -> tuple[TrainingDomain, ...] |
 
 def initial_theta(architecture: str, seed: int) -> Theta:
     """Returns the weights that training with `seed` starts from."""
-    return build_optimizer(architecture).init_theta(key_from_seed((seed, THETA_STREAM)))
+    return theta_before_training(build_optimizer(architecture), seed=seed)
 
 
 def optimizer_fingerprint(architecture: str, theta: Theta) -> str:

@@ -17,13 +17,13 @@ from curriculum.probes.base import Bench, Panel, Probe, ProbeResult, Series, Sub
 from curriculum.probes.tasks import autoencoder, conv, mlp, quadratic
 from curriculum.probes.training import PROBE_STREAM, Learner, Trainer, run_keys
 from curriculum.worker import key_from_seed
-from lopt.objective import LOG_OFFSET
+from lopt.objective import ObjectiveConfig, bounded, scaled
 from task_generator.task_config import TaskConfig
 
 DIRECTIONS = 2**20
 """Number of the stream that directions come from: above those of runs."""
-LOSS_CAP = 10.0
-"""A run that diverged counts as this loss, as in meta-training."""
+OBJECTIVE = ObjectiveConfig()
+"""The logarithm of a loss, and what a run that diverged counts as, are those of meta-training."""
 
 
 class Smoothness(NamedTuple):
@@ -117,7 +117,8 @@ class Smoothing(Probe):
 
     def _smoothness(self, losses: np.ndarray) -> list[Smoothness]:
         """Returns what every σ did, from the losses [1 + 2 · pairs · σs, seeds] of `_neighbours`."""
-        values = np.log(np.clip(np.nan_to_num(losses, nan=LOSS_CAP), 0.0, LOSS_CAP) + LOG_OFFSET)
+        finite = bounded(jnp.asarray(losses), cap=OBJECTIVE.loss_cap)
+        values = np.asarray(scaled(finite, OBJECTIVE, jnp.float32(1.0)), np.float64)
         moved = values[1:].reshape(len(self.sigmas), 2, self.num_pairs, -1)
         return [smoothness(values[0], plus, minus) for plus, minus in moved]
 

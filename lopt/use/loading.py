@@ -27,7 +27,9 @@ from lopt.use.shipped import PREFIX, is_weights_file, read_arrays, shipped_names
 
 RESOLVERS_GROUP = "lopt.theta_resolvers"
 INITIAL = "initial:"
-"""Before an architecture's name: its default sizes, with the theta that meta-training starts from."""
+"""Before an architecture's name: its default sizes, with the theta that meta-training with seed 0 starts from."""
+THETA_STREAM = 2
+"""Stream of the initialisation's randomness; 0 and 1 are the learner's (`curriculum.meta_train`)."""
 MAX_TRAINING_STEPS = 150_000
 """VeLO was trained on runs of up to 200 000 updates and gets unreliable near them (Metz et al. 2022, 4.4.2, I)."""
 
@@ -101,7 +103,7 @@ def load_theta(reference: str, *, resolver: Resolver | None = None) -> tuple[Lea
         name = reference.removeprefix(INITIAL)
         config = lookup(ARCHITECTURES, name, kind="architecture").model_validate({"architecture": name})
         untrained: LearnedOptimizer = config.build()
-        return untrained, untrained.init_theta(jax.random.key(0))
+        return untrained, initial_theta(untrained, seed=0)
     if resolver is None:
         resolver = read_arrays if is_weights_file(reference) else _installed_resolver()
     try:
@@ -114,6 +116,11 @@ def load_theta(reference: str, *, resolver: Resolver | None = None) -> tuple[Lea
     config_type = lookup(ARCHITECTURES, str(architecture.get("architecture")), kind="architecture")
     learned = config_type.model_validate(dict(architecture)).build()
     return learned, theta_from_arrays(learned, arrays)
+
+
+def initial_theta(learned: LearnedOptimizer, *, seed: int) -> Theta:
+    """Returns the theta that meta-training with `seed` starts from."""
+    return learned.init_theta(jax.random.fold_in(jax.random.key(seed), THETA_STREAM))
 
 
 def theta_from_arrays(learned: LearnedOptimizer, arrays: Mapping[str, np.ndarray]) -> Theta:

@@ -6,11 +6,14 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 import flows.probe
+import lopt
 from curriculum.probes import PROBES, Panel, ProbeResult, Series
 from flows.cli import app
 from flows.commands.errors import exit_code, message
@@ -165,3 +168,7 @@ def test_references_name_weights(session: Session) -> None:
     assert subject_fingerprint(first) != subject_fingerprint(shipped)
     with pytest.raises(UnknownNameError, match="Did you mean 'velo'"):
         resolve_subject("initial:vello", session)
+    for ref in ("initial:pacer", "initial:velo"):  # the same weights for whoever loads them
+        jax.tree.map(
+            np.testing.assert_array_equal, resolve_subject(ref, session).theta, lopt.load_theta(ref)[1]
+        )
