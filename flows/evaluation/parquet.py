@@ -22,6 +22,8 @@ LABELS = ("task_name", "role", "jax", "optax", "platform")
 _LOSS = "loss_"
 NEEDED = frozenset({"train", "test"})
 """Splits that every evaluation reads: a curve without them would be found, and of no use."""
+_ORDER = ("task", "horizon", "optimizer", "hyperparameters", "seed")
+"""Of the rows: runs of one task, whose losses are alike, stand together. It makes the file an eighth smaller."""
 _COLUMNS = {
     "task",
     "optimizer",
@@ -41,7 +43,8 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = ()) -> s
 
     A row: task (fingerprint), task_name, optimizer (a baseline's name, or a fingerprint), role, hyperparameters
     (JSON), horizon, seed, seconds (of the whole run), data (JSON: version by name), curves_version (0: of before
-    versions), jax, optax and platform of its worker, step (a list), and per split a list of losses.
+    versions), jax, optax and platform of its worker, step (a list), and per split a list of losses. Sorted, so
+    that the same curves make the same file.
 
     Args:
       home: Of the workspace.
@@ -57,6 +60,8 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = ()) -> s
         raise ValueError(f"`without` must not have {', '.join(needed)}: every evaluation reads it.")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
     table = _narrow(pa.Table.from_pylist([_record(row) for row in rows]))
+    if rows:
+        table = table.sort_by([(name, "ascending") for name in _ORDER])
     known = {name.removeprefix(_LOSS) for name in table.column_names if name.startswith(_LOSS)}
     if rows and (unknown := sorted(set(without) - known)):
         raise ValueError(

@@ -65,20 +65,24 @@ def load_runtime_model(session: Session) -> tuple[str, RuntimeModel]:
 
     Warns if it is of other hardware or versions.
     """
-    for fingerprint in _fitted(session):
-        model = read_model(session, fingerprint)
-        if model is not None:
-            break
-    else:
-        fingerprint, model = reference_model(session)
-        machine = "" if model.info.machine is None else f" ({model.info.machine.hardware})"
-        session.reporter.line(
-            f"[yellow]no timings of this machine: run times are those of the machine that keirin's own timings "
-            f"are of{machine}. To correct them: {FIX}[/yellow]"
-        )
-        return fingerprint, model
-    warn_if_stale(session, model)
+    if (fitted := fitted_model(session)) is not None:
+        warn_if_stale(session, fitted[1])
+        return fitted
+    fingerprint, model = reference_model(session)
+    machine = "" if model.info.machine is None else f" ({model.info.machine.hardware})"
+    session.reporter.line(
+        f"[yellow]no timings of this machine: run times are those of the machine that keirin's own timings "
+        f"are of{machine}. To correct them: {FIX}[/yellow]"
+    )
     return fingerprint, model
+
+
+def fitted_model(session: Session) -> tuple[str, RuntimeModel] | None:
+    """Returns fingerprint and model of the workers' hardware, or of the last fit; None: nothing was fitted."""
+    for fingerprint in _fitted(session):
+        if (model := read_model(session, fingerprint)) is not None:
+            return fingerprint, model
+    return None
 
 
 def _fitted(session: Session) -> Iterator[str]:

@@ -1,14 +1,14 @@
 """Which phase run is meant: the phase with its overrides, its start, its tasks, and the identity of all that.
 
 Two runs with the same identity are the same run: the second continues or skips the first. Anything that would
-change a single bit of the result (another seed, another run-time model, another starting theta) makes another
-identity and another folder of checkpoints.
+change a single bit of the result (another seed, another starting theta, another run-time model where it chooses
+tasks) makes another identity and another folder of checkpoints.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,13 +25,14 @@ from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
 from flows.optimizer_reference import initial_theta, optimizer_fingerprint, read_trained_on
 from flows.parameters import NEXT_PHASE, TrainParameters
-from flows.run_times.models import load_runtime_model
+from flows.run_times.models import fitted_model, load_runtime_model
 from flows.session import Session
 from lopt.config import derive
 from lopt.contract import ArchitectureConfig
 from lopt.registry import lookup
 from lopt.types import Theta
-from runtime_model.prediction import RuntimeModel
+from runtime_model.guess import guess_from_flops
+from runtime_model.prediction import Prediction
 from storage.checkpoints import load_checkpoint
 from storage.errors import AliasNotFoundError, CorruptCheckpointError
 from storage.model_registry import ModelRegistry
@@ -103,7 +104,7 @@ def plan_phase(parameters: TrainParameters, session: Session) -> PhasePlan:
 def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhasePlan:
     optimizer = parameters.optimizer()
     start = _start(phase, optimizer, parameters.seed, session.registry)
-    model_fingerprint, model = load_runtime_model(session)
+    run_times = _run_times(phase, session)
     domain = domain_of(phase)
     spec = ArtifactSpec(
         "phase",
@@ -115,11 +116,11 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
             "optimizer": optimizer.model_dump(mode="json"),
             "seed": parameters.seed,
         },
-        (model_fingerprint, optimizer_fingerprint(optimizer.canonical_json(), start.theta)),
+        (*run_times.decides, optimizer_fingerprint(optimizer.canonical_json(), start.theta)),
     )
-    tasks = _tasks(phase, parameters.seed, spec, model, session)
-    seconds = tuple(model.predict(tasks).seconds.tolist())
-    sample_task = partial(draw_phase_task, phase, model.predict, _tasks_seed(phase, parameters.seed))
+    tasks = _tasks(phase, parameters.seed, spec, run_times.predict, session)
+    seconds = tuple(run_times.predict(tasks).seconds.tolist())
+    sample_task = partial(draw_phase_task, phase, run_times.predict, _tasks_seed(phase, parameters.seed))
     return PhasePlan(
         phase=phase,
         optimizer=optimizer,
@@ -178,14 +179,34 @@ def _start(phase: Phase, optimizer: ArchitectureConfig, seed: int, registry: Mod
     return _Start(theta, f"{phase.start_from} (version {version})", read_trained_on(checkpoint.metadata))
 
 
+class _RunTimes(NamedTuple):
+    """What predicts run times, and the fingerprint of what it rests on where that decides which tasks there are."""
+
+    predict: Callable[[Sequence[TaskConfig]], Prediction]
+    decides: tuple[str, ...] = ()
+
+
+def _run_times(phase: Phase, session: Session) -> _RunTimes:
+    """Returns what a phase's tasks are chosen by. Whole tasks are not chosen: nothing is fitted for their order."""
+    if not phase.whole_tasks():
+        fingerprint, model = load_runtime_model(session)
+        return _RunTimes(model.predict, (fingerprint,))
+    fitted = fitted_model(session)
+    return _RunTimes(guess_from_flops if fitted is None else fitted[1].predict)
+
+
 def _tasks(
-    phase: Phase, seed: int, spec: ArtifactSpec, model: RuntimeModel, session: Session
+    phase: Phase,
+    seed: int,
+    spec: ArtifactSpec,
+    predict: Callable[[Sequence[TaskConfig]], Prediction],
+    session: Session,
 ) -> tuple[TaskConfig, ...]:
     """Returns the phase's tasks: drawn once, then remembered."""
     tasks_spec = ArtifactSpec("phase-tasks", VERSION, spec.config, spec.dependencies)
     known = session.artifacts.read(tasks_spec)
     if known is None:
-        drawn = sample_phase_tasks(phase, model.predict, seed=_tasks_seed(phase, seed))
+        drawn = sample_phase_tasks(phase, predict, seed=_tasks_seed(phase, seed))
         known = {"tasks": [task.model_dump(mode="json") for task in drawn]}
         session.artifacts.write(tasks_spec, known)
     return tuple(TaskConfig.model_validate(task) for task in known["tasks"])

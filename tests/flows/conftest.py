@@ -23,7 +23,7 @@ from flows.reporting import ReportData
 from lopt.architectures import ARCHITECTURES
 from lopt.config import derive
 from lopt.estimators.full_es import FullEsConfig
-from runtime_model.prediction import Prediction
+from runtime_model.guess import guess_from_flops
 from runtime_model.reference import reference_timings
 from runtime_model.rejection import ProblemSizeThresholds
 from runtime_model.timing import StepTiming
@@ -81,9 +81,7 @@ class CountingPool(InProcessWorkerPool):
 class FlopsModel:
     """Stands in for a fitted run-time model: everything runs, in proportion to its arithmetic."""
 
-    def predict(self, configs: Sequence[Any]) -> Prediction:
-        flops = np.asarray([config.approximate_cost()["flops_per_step"] for config in configs])
-        return Prediction(2e-5 + flops / 1e10, np.ones(len(configs)), np.zeros(len(configs)))
+    predict = staticmethod(guess_from_flops)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_export_has_a_row_per_curve(tmp_path: Path) -> None:
     assert np.isnan(table[0]["loss_train"][1])
     with pytest.raises(ValueError, match=r"must end in \.parquet"):
         export_curves(tmp_path / "there", tmp_path / "curves.csv")
+
+
+def test_rows_are_sorted_by_what_was_computed(tmp_path: Path) -> None:
+    """Not that of the store: runs of a task stand together, which zstd makes less of."""
+    keys = [(task, steps, seed) for task in ("abc", "xyz") for steps in (20, 200) for seed in (0, 1, 2)]
+    rows = []
+    for task, steps, seed in reversed(keys):
+        row = curve(seed)
+        rows.append(replace(row, key=replace(row.key, task=task, horizon=steps)))
+    table = pq.read_table(exported(tmp_path, *rows)).to_pylist()
+    assert [(row["task"], row["horizon"], row["seed"]) for row in table] == keys
+    stored = [row.key for row in store_of(tmp_path / "there").query_all()[0]]
+    assert [(key.task, key.horizon, key.seed) for key in stored] != keys
 
 
 def test_an_imported_curve_is_the_exported_one_and_says_so(tmp_path: Path) -> None:

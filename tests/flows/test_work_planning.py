@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import flows.training.plan
 from curriculum.asynchronous.simulated_stream import SimulatedStream, stand_in_result
 from curriculum.phase import Phase
 from curriculum.phases import CURRICULA
@@ -22,7 +23,10 @@ from flows.settings import RuntimeSettings
 from flows.training.plan import PhasePlan, plan_phase
 from flows.training.runner import crowding_remark, run_phase
 from lopt.config import derive
+from runtime_model.guess import guess_from_flops
+from runtime_model.prediction import Prediction
 from storage.tracking import InMemoryTracker
+from task_generator.task_config import TaskConfig
 
 SHORTEST, LONGEST, NUM_TASKS = 10, 1000, 4
 
@@ -50,6 +54,14 @@ class Recording(InProcessWorkerPool):
         return stand_in_result(unit, theta)
 
     def close(self) -> None: ...
+
+
+class TwiceAsSlow:
+    """Stands in for a model that was fitted to timings of this machine."""
+
+    def predict(self, configs: Sequence[TaskConfig]) -> Prediction:
+        guess = guess_from_flops(configs)
+        return guess._replace(seconds=2 * guess.seconds)
 
 
 def train(
@@ -94,6 +106,33 @@ def test_predicted_seconds_order_an_asynchronous_validation(
     costliest_first = sorted(range(NUM_TASKS), key=lambda task: -costs[task])
     assert costliest_first != list(range(NUM_TASKS))
     assert [unit.seed[-1] for unit in sent] == costliest_first
+
+
+def test_whole_tasks_need_no_fit_and_a_fit_changes_neither_them_nor_the_run(
+    tiny: tuple[Phase, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is chosen by run times there: the first training in a new workspace starts without a fit."""
+    whole = derive(tiny[0], distribution="broad", num_static_configs=3)
+    monkeypatch.setitem(CURRICULA, "demo", (whole,))
+    monkeypatch.setattr(
+        flows.training.plan, "load_runtime_model", lambda _: pytest.fail("must not be fitted")
+    )
+    session = Session(
+        RuntimeSettings(home=tmp_path),
+        Reporter(Console(quiet=True)),
+        open_tracker=lambda _: InMemoryTracker(),
+    )
+    before = plan_phase(TrainParameters(phase="first"), session)
+    assert before.tasks == whole.whole_tasks()[:3]
+    seconds = guess_from_flops(before.tasks).seconds
+    assert before.task_seconds == tuple(seconds.tolist())
+    assert len(set(before.task_seconds)) == 3
+    fitted = TwiceAsSlow()
+    monkeypatch.setattr(flows.training.plan, "fitted_model", lambda _: ("a fit", fitted))
+    after = plan_phase(TrainParameters(phase="first"), session)
+    assert after.spec == before.spec
+    assert after.tasks == before.tasks
+    assert after.task_seconds == tuple((2 * seconds).tolist())
 
 
 def test_more_programs_than_workers_keep_are_named_with_the_way_out() -> None:
