@@ -19,15 +19,18 @@ from flows.parameters import EvaluateParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
 from flows.record import remember
 from flows.report_data import collect
-from flows.reporting import evaluation_pictures, headline, task_rows
+from flows.reporting import ReportData, evaluation_pictures, headline, task_rows
 from flows.selection import lineage
 from flows.session import Session, current_session
 from lopt.use.shipped import is_weights_file
 from task_generator.evaluation_set import EvaluationTask
 
 
-def run_evaluation(parameters: EvaluateParameters, session: Session) -> EvaluationSummary:
-    """Evaluates an optimizer unless that has been done. Returns the summary."""
+def run_evaluation(parameters: EvaluateParameters, session: Session) -> tuple[EvaluationSummary, ReportData]:
+    """Evaluates an optimizer unless that has been done. Returns the summary, and what a report shows of it.
+
+    It is the report of this evaluation, also where another one ends, and is remembered, at the same time.
+    """
     optimizer = resolve_optimizer(parameters.optimizer, session)
     tasks, config = evaluation_tasks(parameters), evaluation_config(parameters)
     spec = evaluation_spec(optimizer, tasks, config, clock=parameters.clock)
@@ -41,9 +44,9 @@ def run_evaluation(parameters: EvaluateParameters, session: Session) -> Evaluati
     record_evaluation(session.workspace, optimizer.fingerprint, spec, done["summary"])
     # Promotions come later than evaluations: who the weights are is kept, and asked whenever they are reported.
     record = {"optimizer": parameters.optimizer, "lineage": lineage(parameters.optimizer, session), **done}
-    remember(session.workspace, "evaluation", record)
-    remember(session.workspace, "evaluation", {"headline": headline(collect(session.workspace)), **record})
-    return EvaluationSummary.model_validate(done["summary"])
+    data = collect(session.workspace, evaluation=record)
+    remember(session.workspace, "evaluation", {"headline": headline(data), **record})
+    return EvaluationSummary.model_validate(done["summary"]), data
 
 
 def _evaluate(
@@ -86,8 +89,7 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> dict[str,
     """Compares a learned optimizer with tuned Adam and AdamW: learning curves, final losses, speed-ups."""
     with current_session() as session:
         session.reporter.heading("evaluate")
-        summary = run_evaluation(parameters, session)
-        data = collect(session.workspace)
+        summary, data = run_evaluation(parameters, session)
         session.reporter.line(headline(data))
         for remark in data.evaluation.remarks if data.evaluation else ():
             session.reporter.line(f"[red]{escape(remark)}[/red]")

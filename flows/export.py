@@ -14,7 +14,7 @@ def export_weights(ref: str, path: Path, session: Session) -> str:
     """Writes the weights behind `ref` to `path`, which is replaced whole or not at all. Returns what was written.
 
     The file says what the weights were trained on, as far as the checkpoint does, so that an evaluation of it
-    knows which tasks are held out.
+    knows which tasks are held out; and from where, so that it knows what training gained.
 
     Args:
       ref: What `flows.optimizer_reference.resolve_optimizer` takes; its errors are this function's.
@@ -35,6 +35,7 @@ def export_weights(ref: str, path: Path, session: Session) -> str:
             optimizer.theta,
             note=_origin(optimizer),
             trained_on=None if domains is None else [domain.model_dump(mode="json") for domain in domains],
+            initial_seed=optimizer.initial_seed,
         )
     return f"{_origin(optimizer)}, in {path}: lopt.load({str(path)!r}, num_steps=…)"
 

@@ -89,7 +89,11 @@ def follow(parameters: FollowParameters = FollowParameters()) -> int:
     if report is None or not report.points:
         return 0
     rows = [
-        {"outer step": p.outer_step, **{f"{q} %": v for q, v in p.percentiles}, "decision": p.decision}
+        {
+            "outer step": p.outer_step,
+            **{f"{q} %": p.text(str(q), value) for q, value in p.percentiles},
+            "decision": p.decision,
+        }
         for p in report.points
     ]
     publish_table("percentile-tracks", rows, "Speed-up over the normaliser: percentiles over tasks.")

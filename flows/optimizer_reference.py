@@ -21,7 +21,7 @@ from lopt.registry import lookup
 from lopt.types import Theta
 from lopt.use.loading import initial_theta as theta_before_training
 from lopt.use.loading import theta_from_arrays
-from lopt.use.shipped import is_weights_file, read_arrays
+from lopt.use.shipped import is_weights_file, read_arrays, read_initial_seed
 from lopt.use.shipped import read_trained_on as trained_on_in_file
 from storage.errors import AliasNotFoundError, StorageError
 from storage.pytrees import restore
@@ -30,6 +30,8 @@ from storage.resolver import ARCHITECTURE, THETA, resolve_checkpoint
 
 TRAINED_ON = "trained_on"
 """Where a checkpoint's metadata say what its phases may have drawn."""
+INITIAL_SEED = "initial_seed"
+"""Where they say which seed the first of these phases started with: theirs, where it is not said."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class OptimizerReference:
       version: Of the registered model; None for a folder.
       architecture: Its configuration, as JSON text.
       theta: The weights.
-      initial_theta: The weights that its training started from.
+      initial_seed: Of the weights that its training started from.
+      initial_theta: Those weights.
       fingerprint: Of architecture and weights, to the last bit.
       trained_on: What the phases of its training may draw; None if the checkpoint doesn't say.
     """
@@ -50,6 +53,7 @@ class OptimizerReference:
     version: int | None
     architecture: str
     theta: Theta
+    initial_seed: int
     initial_theta: Theta
     fingerprint: str
     trained_on: tuple[TrainingDomain, ...] | None = None
@@ -86,13 +90,15 @@ def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
             "`keirin train` made: `keirin status` lists them."
         ) from error
     architecture = _canonical(config)
-    initial = initial_theta(architecture, int(checkpoint.metadata.get("seed", 0)))
+    initial_seed = initial_seed_of(checkpoint.metadata)
+    initial = initial_theta(architecture, initial_seed)
     theta = jax.tree.map(np.asarray, restore(initial, flat))
     return OptimizerReference(
         ref=ref,
         version=_version(ref, session),
         architecture=architecture,
         theta=theta,
+        initial_seed=initial_seed,
         initial_theta=jax.tree.map(np.asarray, initial),
         fingerprint=optimizer_fingerprint(architecture, theta),
         trained_on=read_trained_on(checkpoint.metadata),
@@ -114,12 +120,14 @@ def _from_file(ref: str) -> OptimizerReference:
     config = read_config(stored)
     architecture = config.canonical_json()
     theta = jax.tree.map(np.asarray, theta_from_arrays(config.build(), arrays))
+    initial_seed = read_initial_seed(ref)
     return OptimizerReference(
         ref=ref,
         version=None,
         architecture=architecture,
         theta=theta,
-        initial_theta=jax.tree.map(np.asarray, initial_theta(architecture, 0)),
+        initial_seed=initial_seed,
+        initial_theta=jax.tree.map(np.asarray, initial_theta(architecture, initial_seed)),
         fingerprint=optimizer_fingerprint(architecture, theta),
         trained_on=read_trained_on({TRAINED_ON: trained_on_in_file(ref)}),
     )
@@ -131,6 +139,11 @@ def read_trained_on(metadata: Mapping[str, Any]) -> tuple[TrainingDomain, ...] |
         return tuple(TrainingDomain.model_validate(domain) for domain in metadata[TRAINED_ON])
     except (KeyError, TypeError, ValidationError):
         return None
+
+
+def initial_seed_of(metadata: Mapping[str, Any]) -> int:
+    """Returns the seed that the first phase of a checkpoint's training started with."""
+    return int(metadata.get(INITIAL_SEED, metadata.get("seed", 0)))
 
 
 def initial_theta(architecture: str, seed: int) -> Theta:

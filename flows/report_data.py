@@ -31,24 +31,39 @@ CLOCK_TABLE = "By the clock"
 UNKNOWN = "unknown"
 
 
-def collect(workspace: Workspace, *, title: str = "keirin run", command: str = "") -> ReportData:
-    """Returns the data of a report; parts that have not been run are empty."""
+def collect(
+    workspace: Workspace,
+    *,
+    title: str = "keirin run",
+    command: str = "",
+    evaluation: dict[str, Any] | None = None,
+) -> ReportData:
+    """Returns the data of a report; parts that have not been run are empty.
+
+    Args:
+      workspace: Of what.
+      title: Of the report.
+      command: That makes it.
+      evaluation: Record of the one to show; None: the last that was remembered, which may be somebody else's.
+    """
     record = workspace.read_state()
-    evaluation = _evaluation(record.get("evaluation"), workspace)
+    if evaluation is not None:
+        record = {**record, "evaluation": evaluation}
+    shown = _evaluation(record.get("evaluation"), workspace)
     promotion = record.get("promotion")
     model = record.get("runtime_model")
     return ReportData(
         title=title,
         command=command,
         created=datetime.now(UTC),
-        machine=machine_report(None if evaluation is None else record["evaluation"]),
+        machine=machine_report(None if shown is None else record["evaluation"]),
         stages=tuple(StageReport(name=n, seconds=s) for n, s in record.get("stages", {}).items()),
         phases=tuple(
             PhaseReport.model_validate(phase["report"])
             for phase in sorted(record.get("phases", {}).values(), key=lambda phase: phase["version"])
         ),
         runtime_model=None if model is None else runtime_model_report(model),
-        evaluation=evaluation,
+        evaluation=shown,
         tracks=read_tracks(workspace),
         promotion=None if promotion is None else PromotionReport.model_validate(promotion["report"]),
         locations=locations(workspace),

@@ -126,6 +126,8 @@ def make_row(name: str, num_trials: int, speedups: Speedups) -> Row:
       speedups: Of at least one task.
     """
     values, raised = _statistics(speedups), _statistics(speedups.without_caps())
+    if not np.any(speedups.caps >= TWICE):  # could not have been seen: neither a number nor a bound
+        values["share_twice"] = np.nan
     num_tasks, num_seeds = speedups.finite.shape
     return Row(
         name=name,
@@ -136,7 +138,7 @@ def make_row(name: str, num_trials: int, speedups: Speedups) -> Row:
         iqm=values["iqm"],
         iqm_over_seeds=_interval(values, "iqm_over_seeds"),
         iqm_over_tasks=_interval(values, "iqm_over_tasks"),
-        share_twice=values["share_twice"] if np.any(speedups.caps >= TWICE) else None,
+        share_twice=None if np.isnan(values["share_twice"]) else values["share_twice"],
         bounds=tuple(each for each in STATISTICS if _differ(values[each], raised[each])),
         num_capped=int(np.sum(speedups.is_capped)),
         num_no_better=int(np.sum((speedups.tasks == 0.0) & speedups.finite.all(axis=1))),

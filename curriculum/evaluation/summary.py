@@ -181,10 +181,7 @@ class EvaluationSummary(JsonModel):
           optimizer: Whose.
           held_out: Only held-out tasks, only the others, or (None) all.
         """
-        per_task = [t.result(optimizer).speedup for t in self._chosen(held_out)]
-        if not per_task:
-            return float("nan")
-        return float(np.exp(np.mean(np.log(np.maximum(per_task, SPEEDUP_FLOOR)))))
+        return geometric_mean(np.asarray([t.result(optimizer).speedup for t in self._chosen(held_out)]))
 
     def speedups(self, optimizer: str, *, held_out: bool | None = None) -> Speedups:
         """Returns the speed-ups by task, in the order of `tasks`; a task on which a seed diverged has 0.
@@ -219,6 +216,13 @@ class EvaluationSummary(JsonModel):
     def diverged(self, optimizer: str) -> tuple[str, ...]:
         """Returns the tasks on which a seed of `optimizer` ended with a loss that is not finite."""
         return tuple(t.task for t in self.tasks if not np.all(np.isfinite(t.result(optimizer).final_losses)))
+
+
+def geometric_mean(speedups: np.ndarray) -> float:
+    """Returns the geometric mean over tasks [T]; NaN if there is none."""
+    if not len(speedups):
+        return float("nan")
+    return float(np.exp(np.mean(np.log(np.maximum(speedups, SPEEDUP_FLOOR)))))
 
 
 def summarize_task(

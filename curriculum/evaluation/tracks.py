@@ -9,9 +9,10 @@ fail; low percentiles show it. VeLO's authors steered by the 10th.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from curriculum.evaluation.aggregate import Estimate, stratified_bootstrap, task_quantile
+from curriculum.evaluation.aggregate import Estimate, Speedups, stratified_bootstrap, task_quantile
 from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
 
 PERCENTILES = (5, 10, 25, 50, 75, 90)
@@ -24,18 +25,28 @@ class TrackValues(NamedTuple):
       percentiles: Over tasks, of the speed-up, by percentile.
       interquartile_mean: With its interval over seeds; its ends are NaN with one seed.
       num_diverged: Tasks on which a seed diverged.
+      bounds: Which of them rest on a speed-up at the cap, and so are at least that: percentiles by their numbers,
+        the mean and the ends of its interval by the names in `Estimate`.
     """
 
     percentiles: dict[int, float]
     interquartile_mean: Estimate
     num_diverged: int
+    bounds: tuple[str, ...] = ()
 
 
 def track_values(summary: EvaluationSummary) -> TrackValues:
     """Returns the point of a checkpoint's evaluation; a task on which a seed diverged has a speed-up of 0."""
     speedups = summary.speedups(CANDIDATE)
-    return TrackValues(
-        percentiles={p: float(task_quantile(p / 100)(speedups.tasks)) for p in PERCENTILES},
-        interquartile_mean=stratified_bootstrap(speedups),
-        num_diverged=len(summary.diverged(CANDIDATE)),
-    )
+    percentiles, mean = _percentiles(speedups), stratified_bootstrap(speedups)
+    raised = speedups.without_caps()
+    raised_percentiles, raised_mean = _percentiles(raised), stratified_bootstrap(raised)
+    bounds = [str(p) for p in PERCENTILES if percentiles[p] != raised_percentiles[p]]
+    for name in ("value", "low", "high"):
+        number = getattr(mean, name)
+        bounds += [name] if number != getattr(raised_mean, name) and not math.isnan(number) else []
+    return TrackValues(percentiles, mean, len(summary.diverged(CANDIDATE)), tuple(bounds))
+
+
+def _percentiles(speedups: Speedups) -> dict[int, float]:
+    return {p: float(task_quantile(p / 100)(speedups.tasks)) for p in PERCENTILES}

@@ -69,7 +69,7 @@ STRICT_GATE = Gate(
         GainOverInitialisationConfig(held_out=True, min_ratio=1.0),
         AboveChampionIntervalConfig(confidence=0.95),
         QuantileNotWorseConfig(quantile=0.1, min_ratio=1.0),
-        ChampionRatioConfig(held_out=True, min_ratio=1.0),
+        ChampionRatioConfig(held_out=True, min_ratio=1.0, min_tasks=4),
     ),
 )
 

@@ -6,8 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
-from curriculum.gates.condition import AbstractComparison, GateCheck, on_both, sample_text
+from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary, geometric_mean
+from curriculum.gates.condition import (
+    AbstractComparison,
+    GateCheck,
+    at_worst,
+    on_both,
+    sample_text,
+    speedup_text,
+)
 
 
 class ChampionRatioConfig(AbstractComparison):
@@ -18,6 +25,8 @@ class ChampionRatioConfig(AbstractComparison):
     """On tasks held out from both trainings, on those held out from neither, or (None) on all. Without such a task
     the condition isn't met."""
     min_ratio: float = Field(gt=0)
+    min_tasks: int = Field(1, ge=1)
+    """How many such tasks there must be."""
 
     @property
     def check_name(self) -> str:
@@ -27,18 +36,26 @@ class ChampionRatioConfig(AbstractComparison):
     def compare(self, candidate: EvaluationSummary, champion: EvaluationSummary) -> GateCheck:
         """Returns whether the ratio is large enough."""
         tasks = {None: "", True: "held-out ", False: "in-distribution "}[self.held_out]
-        candidate, champion = on_both(candidate, champion, held_out=self.held_out)
-        num_tasks, num_seeds = candidate.speedups(CANDIDATE).finite.shape
-        if num_tasks == 0:
+        both = on_both(candidate, champion, held_out=self.held_out)
+        new, old = (each.speedups(CANDIDATE) for each in both)
+        num_tasks, num_seeds = new.finite.shape
+        if num_tasks < self.min_tasks:
             return GateCheck(
-                name=self.check_name, passed=False, reason=f"no {tasks}task was evaluated: nothing to compare"
+                name=self.check_name,
+                passed=False,
+                reason=(
+                    f"{num_tasks or 'no'} {tasks}task{'s' if num_tasks > 1 else ''} of both: needed to compare: "
+                    f"{self.min_tasks}"
+                ),
             )
-        new, old = (each.geometric_mean_speedup(CANDIDATE) for each in (candidate, champion))
+        fastest, remark = at_worst(old, new)
+        ours, theirs = geometric_mean(new.tasks), geometric_mean(fastest.tasks)
         return GateCheck(
             name=self.check_name,
-            passed=new >= self.min_ratio * old,
+            passed=ours >= self.min_ratio * theirs,
             reason=(
-                f"{tasks}speed-up {new:.2f} against the champion's {old:.2f} (geometric means, "
-                f"{sample_text(num_tasks, num_seeds)}; ratio {new / old:.2f}, needed {self.min_ratio:.2f})"
+                f"{tasks}speed-up {speedup_text(ours, new)} against the champion's "
+                f"{speedup_text(theirs, old)} (geometric means, {sample_text(num_tasks, num_seeds)}; ratio "
+                f"{ours / theirs:.2f}, needed {self.min_ratio:.2f}{remark})"
             ),
         )

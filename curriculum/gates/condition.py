@@ -1,9 +1,18 @@
-"""What a condition of a gate is: a value that looks at an evaluation and answers with a check."""
+"""What a condition of a gate is: a value that looks at an evaluation and answers with a check.
+
+A speed-up at the cap is "at least that". Where the one that a candidate is compared with is at the cap, and the
+candidate is not, the candidate would gain by how little could be seen: conditions therefore count the other's with
+the largest number that tables count (`at_worst`). Where both are at the cap they count alike.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
+import numpy as np
+
+from curriculum.evaluation.aggregate import Speedups
+from curriculum.evaluation.comparison import MAX_SPEEDUP
 from curriculum.evaluation.summary import EvaluationSummary
 from lopt.config import FrozenConfig
 
@@ -82,6 +91,30 @@ def on_both(
         for each in both
     )
     return one, other
+
+
+def at_worst(reference: Speedups, candidate: Speedups) -> tuple[Speedups, str]:
+    """Returns what a candidate is compared with, at its best, and a remark on it; empty if nothing is capped.
+
+    Args:
+      reference: The champion's or the initialisation's speed-ups.
+      candidate: The candidate's, on the same tasks.
+    """
+    unseen = reference.is_capped & ~candidate.is_capped
+    if not np.any(unseen):
+        return reference, ""
+    most, count = max(MAX_SPEEDUP, float(np.max(reference.caps))), int(np.sum(unseen))
+    seen = float(np.max(reference.caps[unseen]))
+    remark = (
+        f"; {count} of the latter's at the cap of {seen:g}× count as {most:g}× where the candidate's is not: "
+        "`--normalizer-factor` raises the cap"
+    )
+    return reference.raised_on(unseen, most), remark
+
+
+def speedup_text(value: float, speedups: Speedups) -> str:
+    """Returns the number, as "≥ 2.10" if one of the speed-ups that it is of is at the cap."""
+    return f"{'≥ ' if np.any(speedups.is_capped) else ''}{value:.2f}"
 
 
 def sample_text(num_tasks: int, num_seeds: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
-from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationSummary
-from curriculum.gates.condition import AbstractCondition, GateCheck, sample_text
+from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationSummary, geometric_mean
+from curriculum.gates.condition import AbstractCondition, GateCheck, at_worst, sample_text, speedup_text
 
 
 class GainOverInitialisationConfig(AbstractCondition):
-    """The candidate's geometric-mean speed-up over its initialisation's is at least `min_ratio`."""
+    """The candidate's geometric-mean speed-up over its initialisation's is above `min_ratio`, and not all are 0."""
 
     condition: Literal["gain_over_initialisation"] = "gain_over_initialisation"
     held_out: bool
@@ -24,17 +25,26 @@ class GainOverInitialisationConfig(AbstractCondition):
         """Returns whether it did; without such a task nothing has shown it."""
         del champion
         name = "held-out" if self.held_out else "in-distribution"
-        num_tasks, num_seeds = candidate.speedups(CANDIDATE, held_out=self.held_out).finite.shape
+        trained, initial = (
+            candidate.speedups(who, held_out=self.held_out) for who in (CANDIDATE, INITIALISATION)
+        )
+        num_tasks, num_seeds = trained.finite.shape
+        sample = sample_text(num_tasks, num_seeds)
         if num_tasks == 0:
             return GateCheck(name=name, passed=not self.needs_tasks, reason=_no_task(name, candidate))
-        trained = candidate.geometric_mean_speedup(CANDIDATE, held_out=self.held_out)
-        initial = candidate.geometric_mean_speedup(INITIALISATION, held_out=self.held_out)
+        if not np.any(trained.tasks > 0.0):
+            return GateCheck(
+                name=name, passed=False, reason=f"on no {name} task it ended below the start ({sample})"
+            )
+        fastest, remark = at_worst(initial, trained)
+        ours, theirs = geometric_mean(trained.tasks), geometric_mean(fastest.tasks)
         return GateCheck(
             name=name,
-            passed=trained >= self.min_ratio * initial,
+            passed=ours > self.min_ratio * theirs,
             reason=(
-                f"{name} speed-up {trained:.2f}, its initialisation {initial:.2f} (geometric means, "
-                f"{sample_text(num_tasks, num_seeds)}; ratio {trained / initial:.2f}, needed {self.min_ratio:.2f})"
+                f"{name} speed-up {speedup_text(ours, trained)}, its initialisation "
+                f"{speedup_text(theirs, initial)} (geometric means, {sample}; ratio {ours / theirs:.2f}, needed: "
+                f"above {self.min_ratio:.2f}{remark})"
             ),
         )
 

@@ -22,7 +22,7 @@ from storage.errors import explain_os_errors
 from storage.files import read_json, write_json
 from storage.workspace import Workspace
 
-_OF_THE_OPTIMIZER = ("trained_on", "clock")
+_OF_THE_OPTIMIZER = ("trained_on", "initialisation", "clock")
 """Parts of an evaluation's identity in which two that may be compared can differ."""
 
 

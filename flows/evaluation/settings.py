@@ -7,13 +7,13 @@ from typing import Any
 from curriculum.evaluation.summary import EvaluationConfig
 from flows.artifacts import ArtifactSpec
 from flows.evaluation.versions import CURVES_VERSION, data_versions
-from flows.optimizer_reference import OptimizerReference
+from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.parameters import BaselinesParameters
 from task_generator.evaluation_set import EvaluationTask, get_evaluation_set
 
-VERSION = 7
+VERSION = 8
 """6: speed-ups are of the mean loss over seeds, a seed's own are over the baseline tuned on all; normalised losses
-are at the horizon. 7: those on other data are of the test split."""
+are at the horizon. 7: those on other data are of the test split. 8: the interval over seeds is centred."""
 
 
 def evaluation_tasks(parameters: BaselinesParameters) -> list[EvaluationTask]:
@@ -66,6 +66,7 @@ def evaluation_spec(
             "data": data_versions(task.config for task in tasks),
             "curves": CURVES_VERSION,
             "trained_on": _domains(optimizer),
+            "initialisation": optimizer_fingerprint(optimizer.architecture, optimizer.initial_theta),
             "clock": clock,
         },
         (optimizer.fingerprint,),

@@ -230,6 +230,7 @@ class Follower:
             high=mean.high,
             num_diverged=values.num_diverged,
             decision=decision,
+            bounds=values.bounds,
         )
         report = track.add(point, run_id=self._tracked.run_id)
         picture = self._session.workspace.reports / f"track-{track.name}.png"
@@ -242,6 +243,9 @@ class Follower:
             self._told_header = True
             names = "".join(f"{f'{percentile} %':>8}" for percentile, _ in point.percentiles)
             self._session.reporter.line(f"{'outer step':>10}{names}{'IQM':>8}  diverged", whole=True)
-        values = "".join(f"{value:>7.2f}×" for _, value in point.percentiles)
-        row = f"{point.outer_step:>10}{values}{point.interquartile_mean:>7.2f}×{point.num_diverged:>10}"
+        values = "".join(
+            f"{point.text(str(percentile), value):>8}" for percentile, value in point.percentiles
+        )
+        mean = point.text("value", point.interquartile_mean)
+        row = f"{point.outer_step:>10}{values}{mean:>8}{point.num_diverged:>10}"
         self._session.reporter.line(f"{row}  {point.decision}".rstrip(), whole=True)

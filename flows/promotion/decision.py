@@ -121,17 +121,30 @@ def rolled_back_reason(events: Sequence[PromotionEvent], evaluation: EvaluationR
     """
     for place in range(len(events) - 1, -1, -1):
         event = events[place]
-        if event.kind == "rolled back" and event.from_version is not None:
-            made = made_champion(events[:place], event.model, event.from_version)
-            if made is not None and made.rests_on(evaluation):
-                why = f" ({event.reason})" if event.reason else ""
-                return (
-                    f"version {made.version} was promoted on these tasks and settings and rolled back{why}: "
-                    f"evaluate it on others, or go back to it with `keirin rollback --to {made.version}`"
-                )
-        if event.kind != "refused" and event.optimizer == evaluation.optimizer:
-            return None  # promoted, or gone back to, since
+        if event.kind == "promoted" and event.rests_on(evaluation):
+            return None  # since
+        if event.kind != "rolled back":
+            continue
+        if event.optimizer == evaluation.optimizer:
+            return None  # gone back to since
+        made = _made_from(events[:place], event)
+        if made is None or made.optimizer != evaluation.optimizer:
+            continue
+        if not any(each.kind == "promoted" and each.rests_on(evaluation) for each in events[:place]):
+            return None  # it asks with something new
+        why = f" ({event.reason})" if event.reason else ""
+        return (
+            f"version {made.version} was promoted on these tasks and settings and rolled back{why}: "
+            f"evaluate it on others, or go back to it with `keirin rollback --to {made.version}`"
+        )
     return None
+
+
+def _made_from(events: Sequence[PromotionEvent], rollback: PromotionEvent) -> PromotionEvent | None:
+    """Returns the promotion of what was rolled back; None if it is not in the record."""
+    if rollback.from_version is None:
+        return None
+    return made_champion(events, rollback.model, rollback.from_version)
 
 
 def _refusal(gate: Gate, reason: str) -> PromotionDecision:

@@ -278,6 +278,12 @@ class TrackPoint(ReportModel):
     num_diverged: int = Field(ge=0, description="Tasks on which a seed diverged.")
     decision: str = ""
     """What a gate said of it: promoted, refused; empty where none was asked."""
+    bounds: tuple[str, ...] = ()
+    """Which numbers are at least that, by speed-ups at the cap: percentiles, "value" (the mean), "low", "high"."""
+
+    def text(self, name: str, value: float) -> str:
+        """Returns one of its numbers as text, "≥" before a bound."""
+        return f"{'≥ ' if name in self.bounds else ''}{value:.2f}×"
 
 
 class TrackReport(ReportModel):

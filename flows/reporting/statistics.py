@@ -14,7 +14,7 @@ Verdict = Literal["win", "even", "loss", "diverged"]
 
 
 class SpeedupSummary(NamedTuple):
-    """The speed-up on one task: of the mean loss over seeds; the lowest and the highest with seeds drawn anew."""
+    """The speed-up on one task, of the mean loss over seeds; the range of that and those with seeds drawn anew."""
 
     value: float
     low: float
@@ -77,9 +77,8 @@ def summarize_speedup(found: SpeedupReport, *, max_speedup: float) -> SpeedupSum
         return min(value, max_speedup) if value > 0.0 else 0.0
 
     value, values = shown(found.of_mean), [shown(value) for value in found.redrawn or found.per_seed]
-    return SpeedupSummary(
-        value, min(values), max(values), len(found.per_seed), found.num_diverged, value >= max_speedup
-    )
+    low, high = min(value, *values), max(value, *values)
+    return SpeedupSummary(value, low, high, len(found.per_seed), found.num_diverged, value >= max_speedup)
 
 
 def task_speedup(

@@ -41,10 +41,22 @@ def draw_tracks(axes: Axes, track: TrackReport, theme: Theme) -> None:
     axes.plot(steps, means, color=other, linewidth=1.5, linestyle=(0, (4.0, 1.6)))
     axes.vlines(*_intervals(track.points), color=other, linewidth=1.0)
     shown = [value for values in (*lines.values(), means) for value in values]
+    if any(point.bounds for point in track.points):
+        shown.append(track.max_speedup)
+        _draw_cap(axes, track.max_speedup, theme)
     bottom, top = min([0.8, *shown]) / 1.15, max([1.25, *shown]) * 1.15
     _scale(axes, theme, steps[-1], bottom, top)
     names = [(values[-1], f"{percentile} %", colour) for percentile, values in lines.items()]
     _name_lines(axes, [*names, (means[-1], _MEAN, other)], steps[-1], math.log(top / bottom))
+
+
+def _draw_cap(axes: Axes, cap: float, theme: Theme) -> None:
+    """Draws the largest speed-up that could be seen: a line that has come there says no more."""
+    axes.axhline(cap, color=theme.muted, linewidth=0.8, linestyle=(0, (1.0, 2.0)), zorder=1)
+    axes.annotate(
+        "no more can be seen", (0.0, cap), xycoords=("axes fraction", "data"), xytext=(4, 2),
+        textcoords="offset points", fontsize=6.5, color=theme.muted,
+    )  # fmt: skip
 
 
 def _scale(axes: Axes, theme: Theme, last_step: int, bottom: float, top: float) -> None:

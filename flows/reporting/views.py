@@ -165,7 +165,8 @@ def task_rows(data: ReportData) -> list[dict[str, str]]:
             for cell in row.speedups:
                 entry[f"speed-up over {cell.baseline}"] = f"{cell.text} {cell.spread}".strip()
             for optimizer in row.optimizers:
-                entry[f"final loss, {optimizer.label}"] = optimizer.loss
+                lost = f" ({optimizer.diverged})" if optimizer.diverged else ""
+                entry[f"final loss, {optimizer.label}"] = f"{optimizer.loss}{lost}"
             table.append(entry)
     return table
 

@@ -23,7 +23,12 @@ from curriculum.scaling import with_outer_steps
 from curriculum.training_domain import TrainingDomain, domain_of
 from flows.artifacts import ArtifactSpec
 from flows.errors import StepIncompleteError
-from flows.optimizer_reference import initial_theta, optimizer_fingerprint, read_trained_on
+from flows.optimizer_reference import (
+    initial_seed_of,
+    initial_theta,
+    optimizer_fingerprint,
+    read_trained_on,
+)
 from flows.parameters import NEXT_PHASE, TrainParameters
 from flows.run_times.models import fitted_model, load_runtime_model
 from flows.session import Session
@@ -53,6 +58,7 @@ class PhasePlan:
       seed: Of everything drawn in the phase.
       theta: Where theta starts.
       started_from: What that is, for people.
+      initial_seed: Of the theta that the first of its phases started from.
       trained_on: What this phase and those before it may draw; None if that of the start is not known.
       tasks: The static configurations.
       spec: The identity.
@@ -65,6 +71,7 @@ class PhasePlan:
     seed: int
     theta: Theta
     started_from: str
+    initial_seed: int
     trained_on: tuple[TrainingDomain, ...] | None
     tasks: tuple[TaskConfig, ...]
     spec: ArtifactSpec
@@ -127,6 +134,7 @@ def _plan(phase: Phase, parameters: TrainParameters, session: Session) -> PhaseP
         seed=parameters.seed,
         theta=start.theta,
         started_from=start.name,
+        initial_seed=start.initial_seed,
         trained_on=None if start.trained_on is None else (*start.trained_on, domain),
         tasks=tasks,
         spec=spec,
@@ -149,17 +157,18 @@ def _with_overrides(phase: Phase, parameters: TrainParameters) -> Phase:
 
 
 class _Start(NamedTuple):
-    """Where a phase starts: theta, what that is for people, and what it has been trained on."""
+    """Where a phase starts: theta, what that is for people, its own start, and what it has been trained on."""
 
     theta: Theta
     name: str
+    initial_seed: int
     trained_on: tuple[TrainingDomain, ...] | None
 
 
 def _start(phase: Phase, optimizer: ArchitectureConfig, seed: int, registry: ModelRegistry) -> _Start:
     initial = initial_theta(optimizer.canonical_json(), seed)
     if phase.start_from is None:
-        return _Start(initial, "the initialisation", ())
+        return _Start(initial, "the initialisation", seed, ())
     try:
         folder = registry.resolve(f"models:/{DEFAULT_MODEL}@{phase.start_from}")
     except AliasNotFoundError as error:
@@ -176,7 +185,9 @@ def _start(phase: Phase, optimizer: ArchitectureConfig, seed: int, registry: Mod
         ) from error
     version = registry.aliases(DEFAULT_MODEL)[phase.start_from]
     theta = jax.tree.map(np.asarray, checkpoint.trees["theta"])
-    return _Start(theta, f"{phase.start_from} (version {version})", read_trained_on(checkpoint.metadata))
+    facts = checkpoint.metadata
+    name = f"{phase.start_from} (version {version})"
+    return _Start(theta, name, initial_seed_of(facts), read_trained_on(facts))
 
 
 class _RunTimes(NamedTuple):

@@ -21,7 +21,7 @@ from curriculum.meta_train_asynchronously import meta_train_asynchronously
 from curriculum.phase import Phase
 from curriculum.worker import MAX_COMPILED_PROGRAMS, init_states
 from flows.errors import PhaseStoppedError
-from flows.optimizer_reference import TRAINED_ON
+from flows.optimizer_reference import INITIAL_SEED, TRAINED_ON
 from flows.session import Session
 from flows.training.control_records import ControlFile
 from flows.training.history import PhaseHistory
@@ -225,6 +225,7 @@ def _store(plan: PhasePlan, progress: PhaseProgress, session: Session) -> None:
         "phase": plan.phase.name,
         "seed": plan.seed,
         "started_from": plan.started_from,
+        INITIAL_SEED: plan.initial_seed,
         TRAINED_ON: _domains(plan),
         "seconds": round(progress.seconds, 3),
         "run_id": progress.run_id,

@@ -15,7 +15,12 @@ from curriculum.evaluation.aggregate import (
     task_bootstrap,
     task_quantile,
 )
-from curriculum.evaluation.task_normalizer import MAX_DRAWS, seed_draws
+from curriculum.evaluation.task_normalizer import (
+    MAX_DRAWS,
+    best_speedups,
+    fit_task_normalizer,
+    seed_draws,
+)
 
 
 def speedups(scores: np.ndarray) -> Speedups:
@@ -77,6 +82,54 @@ def test_the_stratified_interval_covers_the_truth(num_seeds: int) -> None:
 
     share = np.mean([covers(i) for i in range(400)])
     assert 0.90 <= share <= 0.97
+
+
+def evaluated(rng: np.random.Generator, noise: float = 0.06) -> Speedups:
+    """Returns an experiment: twelve tasks, three seeds, over the envelope of fifteen noisy curves of a baseline."""
+    step = 10.0 * np.arange(41)
+    fall = np.linspace(0.35, 0.5, 15)[:, None, None] * np.log1p(step / 50.0)
+    normalizers, losses = [], []
+    for truth in np.linspace(0.4, 2.5, 12):
+        noises = rng.normal(size=(15, 3, 41)) + rng.normal(size=(15, 3, 1))
+        curves = np.exp(noise * noises - fall)
+        curves[:, :, 0] = 1.0
+        normalizers.append(fit_task_normalizer(step, curves, horizon=100))
+        final = -0.5 * np.log1p(truth * 100.0 / 50.0)
+        losses.append(np.exp(final + 1.4 * noise * rng.normal(size=(1, 3))))
+    return best_speedups(normalizers, np.asarray(losses))
+
+
+def test_the_interval_over_seeds_covers_although_an_envelope_falls_with_noise() -> None:
+    """Its target is what three seeds give on average. Percentiles as they are drawn cover it far too rarely."""
+    rng = np.random.default_rng(0)
+    experiments = [evaluated(rng) for _ in range(60)]
+    truth = np.mean([interquartile_mean(each.tasks) for each in experiments])
+    intervals = [stratified_bootstrap(each, num_resamples=400) for each in experiments]
+    assert np.mean([each.low <= truth <= each.high for each in intervals]) >= 0.9
+    assert all(each.low <= each.value <= each.high for each in intervals)
+
+    def uncentred(speedups: Speedups) -> bool:
+        drawn = speedups.redrawn[np.arange(12), rng.integers(9, size=(400, 12))]
+        low, high = np.quantile(interquartile_mean(drawn), [0.025, 0.975])
+        return bool(low <= truth <= high)
+
+    assert np.mean([uncentred(each) for each in experiments]) <= 0.75
+
+
+def test_no_end_of_an_interval_is_beyond_what_could_be_seen() -> None:
+    """Redrawn values are all lower: the upper end moves to the cap, and no further; the lower one not below 0."""
+    found = Speedups(
+        tasks=np.asarray([2.0, 0.1]),
+        redrawn=np.asarray([[0.5, 0.9, 1.4], [0.0, 0.0, 0.0]]),
+        caps=np.full(2, 2.0),
+        finite=np.ones((2, 3), bool),
+    )
+    assert stratified_bootstrap(found.at([0]))[1:3] == pytest.approx((1.6, 2.0))  # the middle, 0.9, at 2
+    assert stratified_bootstrap(found.at([1]))[1:3] == pytest.approx((0.1, 0.1))
+    raised = stratified_bootstrap(found.at([0]).without_caps())
+    assert raised.low > 1e8  # an end that was moved to a value at the cap rests on the cap
+    slow = found.at([0])._replace(tasks=np.asarray([0.2]))
+    assert stratified_bootstrap(slow)[1:3] == pytest.approx((0.0, 0.7))
 
 
 def test_draws_are_all_of_few_seeds_and_some_of_many() -> None:

@@ -83,7 +83,10 @@ def test_by_the_clock_a_capped_task_stays_one() -> None:
 
 
 def test_twice_as_fast_cannot_be_seen_in_less_than_twice_the_steps() -> None:
-    assert make_row("x", 1, on_tasks([1.0, 0.5], cap=1.0)).share_twice is None
+    unseen = make_row("x", 1, on_tasks([1.0, 0.5], cap=1.0))
+    assert unseen.share_twice is None
+    assert unseen.num_capped == 1
+    assert "share_twice" not in unseen.bounds  # neither a number nor a bound of one
 
 
 def test_single_rows_are_the_best_in_mean_and_in_median() -> None:

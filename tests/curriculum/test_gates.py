@@ -79,16 +79,55 @@ def test_a_diverged_seed_is_named() -> None:
 def test_the_gain_is_on_the_tasks_that_are_meant() -> None:
     """In distribution √(4·1) / 1 = 2; held out 0.5 / 1."""
     evaluation = made_up_evaluation([[4.0], [1.0], [0.5]], num_held_out=1)
-    inside = GainOverInitialisationConfig(held_out=False, min_ratio=2.0).check(evaluation, None)
+    inside = GainOverInitialisationConfig(held_out=False, min_ratio=1.99).check(evaluation, None)
     outside = GainOverInitialisationConfig(held_out=True, min_ratio=0.6).check(evaluation, None)
     assert (inside.passed, outside.passed) == (True, False)
     assert "speed-up 2.00, its initialisation 1.00" in inside.reason
-    assert "ratio 0.50, needed 0.60" in outside.reason
+    assert "ratio 0.50, needed: above 0.60" in outside.reason
     none = made_up_evaluation([[1.0]])
     assert (
         "no held-out task"
         in GainOverInitialisationConfig(held_out=True, min_ratio=1.0).check(none, None).reason
     )
+
+
+def test_what_is_no_better_than_it_was_or_than_a_start_has_no_gain() -> None:
+    """Not as the first champion either: the initialisation itself, and weights that learned nothing anywhere."""
+    itself = made_up_evaluation([[1.0]] * 4, num_held_out=2)
+    condition = GainOverInitialisationConfig(held_out=True, min_ratio=1.0)
+    assert not condition.check(itself, None).passed
+    useless = made_up_evaluation([[0.0]] * 4, num_held_out=2, initial=0.0)
+    check = derive(condition, min_ratio=0.5).check(useless, None)
+    assert not check.passed
+    assert check.reason == "on no held-out task it ended below the start (n = 2 tasks × 1 seed)"
+    for evaluation in (itself, useless):
+        assert not any(decide(evaluation, None, gate).promote for gate in GATES.values())
+
+
+def test_a_bound_that_helps_the_candidate_counts_against_it() -> None:
+    """Cap 10: where only the initialisation or the champion is there, it counts with 30, the most of any table."""
+    capped = made_up_evaluation([[10.0, 10.0], [2.0, 2.0]], initial=10.0)
+    check = GainOverInitialisationConfig(held_out=False, min_ratio=0.4).check(capped, None)
+    assert not check.passed  # √(10 · 2) / √(10 · 30) = 0.26, where √(10 · 2) / 10 = 0.45 would do
+    assert "speed-up ≥ 4.47, its initialisation ≥ 17.32" in check.reason
+    assert "1 of the latter's at the cap of 10× count as 30× where the candidate's is not" in check.reason
+    champion = made_up_evaluation([[10.0, 10.0]] * 4)
+    below = made_up_evaluation([[10.0, 10.0]] * 3 + [[9.0, 9.0]])
+    # (9 / 30)^¼ = 0.74, where (9 / 10)^¼ = 0.97 would do; and 9 / 30.
+    for condition in (
+        ChampionRatioConfig(min_ratio=0.9),
+        QuantileNotWorseConfig(quantile=1.0, min_ratio=0.9),
+    ):
+        assert condition.check(champion, champion).passed  # both at the cap count alike
+        failed = condition.check(below, champion)
+        assert not failed.passed
+        assert "`--normalizer-factor` raises the cap" in failed.reason
+    # Interquartile means of 10, 10, 6, 6 and 9, 9, 6, 6: with noise, 7.5 would do for 8, but does not for 18.
+    noisy = made_up_evaluation([[10.0, 10.0]] * 2 + [[3.0, 9.0]] * 2)
+    close = made_up_evaluation([[9.0, 9.0]] * 2 + [[6.0, 6.0]] * 2)
+    assert stratified_bootstrap(noisy.speedups(CANDIDATE)).low < 7.5
+    assert not AboveChampionIntervalConfig().check(close, noisy).passed
+    assert "7.50 against the champion's 18.00" in AboveChampionIntervalConfig().check(close, noisy).reason
 
 
 def test_a_gain_that_no_task_has_shown_is_none() -> None:
@@ -120,6 +159,19 @@ def test_held_out_is_what_is_held_out_from_both_trainings() -> None:
     check = ChampionRatioConfig(held_out=True, min_ratio=1.0).check(candidate, champion)
     assert check.passed
     assert "speed-up 3.00 against the champion's 2.00 (geometric means, n = 1 task × 1 seed" in check.reason
+
+
+def test_the_strict_gate_compares_on_as_many_held_out_tasks_as_it_asks_for() -> None:
+    """Four are held out from the candidate's training and one from the champion's: one is compared on."""
+    speeds = [[2.0, 2.0, 2.0]] * 9
+    candidate = made_up_evaluation([*speeds, [2.1] * 3], num_held_out=4)
+    check = decide(
+        candidate, made_up_evaluation([*speeds, [2.0] * 3], num_held_out=1), GATES["strict"]
+    ).checks[-1]
+    assert (check.name, check.passed) == ("champion, held-out", False)
+    assert check.reason == "1 held-out task of both: needed to compare: 4"
+    alike = made_up_evaluation([*speeds, [2.0] * 3], num_held_out=4)
+    assert decide(candidate, alike, GATES["strict"]).promote
 
 
 def test_above_the_interval_is_where_the_bootstrap_says() -> None:
@@ -205,6 +257,17 @@ def test_a_track_by_hand() -> None:
     assert values.percentiles == pytest.approx({p: p / 10 for p in PERCENTILES})
     assert values.interquartile_mean.value == pytest.approx(5.0)
     assert values.num_diverged == 0
+    assert (
+        values.bounds == ()
+    )  # the task at the cap of 10 moves no percentile up to the 90th, nor the middle half
+
+
+def test_a_track_says_what_rests_on_the_cap() -> None:
+    """Cap 10: of four tasks the upper two are there, so that the 50th percentile lies between 1 and a bound."""
+    values = track_values(made_up_evaluation([[1.0, 1.0], [1.0, 1.0], [10.0, 10.0], [10.0, 10.0]]))
+    assert values.bounds == ("50", "75", "90", "value", "low", "high")
+    alone = track_values(made_up_evaluation([[1.0], [10.0], [10.0], [10.0]]))
+    assert set(alone.bounds) == {"10", "25", "50", "75", "90", "value", "5"}  # one seed: no interval
 
 
 def test_a_diverged_run_counts_as_no_speed_up() -> None:

@@ -12,16 +12,26 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import lopt
+from curriculum.evaluation.summary import EvaluationConfig
 from curriculum.phases import get_phase
 from curriculum.training_domain import domain_of, is_held_out
+from flows.artifacts import ArtifactSpec
 from flows.cli import app
+from flows.evaluation.records import settings_fingerprint
+from flows.evaluation.settings import evaluation_spec
 from flows.export import export_weights
-from flows.optimizer_reference import TRAINED_ON, initial_theta, resolve_optimizer
+from flows.optimizer_reference import (
+    INITIAL_SEED,
+    TRAINED_ON,
+    OptimizerReference,
+    initial_theta,
+    resolve_optimizer,
+)
 from flows.progress import Reporter
 from flows.session import Session
 from flows.settings import RuntimeSettings
 from lopt.architectures.pacer import PacerConfig
-from lopt.use.shipped import read_arrays
+from lopt.use.shipped import read_arrays, write_weights
 from storage.errors import AliasNotFoundError, StorageError
 from storage.workspace import Workspace
 from task_generator.evaluation_set import EVALUATION_SETS
@@ -37,12 +47,13 @@ def session(workspace: Workspace) -> Session:
 
 @pytest.fixture
 def trained(session: Session) -> str:
-    """A checkpoint of two phases."""
+    """A checkpoint of two phases, of which the first started with seed 5 and the second with 1."""
     config = PacerConfig(hidden_size=4)
     theta = jax.tree.map(lambda leaf: leaf + 0.25, initial_theta(config.canonical_json(), seed=0))
     metadata = {
         "architecture": config.model_dump(mode="json"),
-        "seed": 0,
+        "seed": 1,
+        INITIAL_SEED: 5,
         TRAINED_ON: [domain.model_dump(mode="json") for domain in DOMAINS],
     }
     return str(session.checkpoints.save("run", 1, {"theta": theta}, metadata).path)
@@ -62,6 +73,31 @@ def test_a_file_is_the_checkpoint_with_what_it_was_trained_on(
     held_out = [is_held_out(task.config, after.trained_on) for task in EVALUATION_SETS["embedded24"]]
     assert held_out == [True] * 24
     assert is_held_out(get_distribution("broad").tasks[0], after.trained_on) is False
+
+
+def test_the_row_before_training_is_where_training_began(
+    session: Session, trained: str, tmp_path: Path
+) -> None:
+    """Of a file as of its checkpoint; where neither says so, it is another evaluation, on the same tasks."""
+    path = str(tmp_path / "mine.npz")
+    export_weights(trained, tmp_path / "mine.npz", session)
+    began = initial_theta(resolve_optimizer(trained, session).architecture, seed=5)
+    specs = []
+    for ref in (trained, path):
+        found = resolve_optimizer(ref, session)
+        jax.tree.map(np.testing.assert_array_equal, found.initial_theta, began)
+        specs.append(_spec(found))
+    assert specs[0] == specs[1]
+    config, theta = lopt.load_theta(path)[0].config, lopt.load_theta(path)[1]
+    write_weights(path, config, theta, trained_on=[domain.model_dump(mode="json") for domain in DOMAINS])
+    unsaid = _spec(resolve_optimizer(path, session))
+    assert unsaid.fingerprint != specs[0].fingerprint
+    assert settings_fingerprint(unsaid) == settings_fingerprint(specs[0])
+
+
+def _spec(optimizer: OptimizerReference) -> ArtifactSpec:
+    tasks = list(EVALUATION_SETS["embedded24"])
+    return evaluation_spec(optimizer, tasks, EvaluationConfig(), clock=False)
 
 
 def test_a_checkpoint_that_does_not_say_makes_a_file_that_does_not(

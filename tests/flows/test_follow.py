@@ -315,7 +315,7 @@ def test_its_evaluation_is_that_of_evaluate(session: Session, pool: Any) -> None
     run_following(ONCE, session)
     followed = find_evaluation(session.workspace, resolve_optimizer(path, session).fingerprint)
     assert pool.num_units == BASELINES + 2
-    summary = run_evaluation(EvaluateParameters(optimizer=path, clock=False, **SIZES), session)
+    summary, _ = run_evaluation(EvaluateParameters(optimizer=path, clock=False, **SIZES), session)
     assert pool.num_units == BASELINES + 2
     assert followed is not None
     assert repr(summary) == repr(followed.summary)  # a NaN is not equal to itself

@@ -52,6 +52,19 @@ def test_an_evaluation_in_an_earlier_form_counts_as_none(tmp_path: Path) -> None
     assert collect(workspace).evaluation is None
 
 
+def test_a_report_is_of_the_evaluation_that_asks_for_it(data: ReportData, tmp_path: Path) -> None:
+    """Another one that ended meanwhile was remembered last."""
+    assert data.evaluation is not None
+    own, other = (
+        {"report": data.evaluation.model_copy(update={"set_name": name}).model_dump(mode="json")}
+        for name in ("own", "other")
+    )
+    workspace = Workspace(tmp_path)
+    workspace.write_state({"evaluation": other})
+    shown = [collect(workspace, evaluation=record).evaluation for record in (own, None)]
+    assert [each.set_name for each in shown if each is not None] == ["own", "other"]
+
+
 def test_speed_ups_of_single_losses_over_mean_curves_are_an_earlier_form(
     data: ReportData, tmp_path: Path
 ) -> None:

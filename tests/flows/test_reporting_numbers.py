@@ -147,6 +147,7 @@ def test_task_rows_are_flat_text(data: ReportData) -> None:
     assert [row["result"] for row in rows] == ["win"] * 4 + ["loss", "diverged"]
     assert rows[0]["speed-up over tuned Adam"] == "≥ 4.00× 3.10 to ≥ 4.00×"
     assert all(isinstance(value, str) for row in rows for value in row.values())
+    assert any(value.endswith(" seeds diverged)") for row in rows for value in row.values())
 
 
 def test_moving_trend_by_hand() -> None:

@@ -200,6 +200,12 @@ def test_a_track_has_every_percentile_by_name_on_the_page(data: ReportData) -> N
     assert "wide: 6 tasks, 3 seeds, 50 inner steps; 2 checkpoints" in page
     for name in ("5 %", "10 %", "50 %", "90 %", "middle half"):
         assert f">{name}<" in page
+    assert "no more can be seen" not in page  # nothing rests on the cap
+    capped = track.model_copy(
+        update={"points": tuple(p.model_copy(update={"bounds": ("90",)}) for p in points)}
+    )
+    assert "no more can be seen" in reporting.render_html(data.model_copy(update={"tracks": (capped,)}))
+    assert [point.text("90", 5.0) for point in (points[0], capped.points[0])] == ["5.00×", "≥ 5.00×"]
     one_seed = tuple(p.model_copy(update={"low": None, "high": None}) for p in points)
     assert reporting.track_png(track.model_copy(update={"points": one_seed})).startswith(b"\x89PNG")
     assert reporting.track_png(track).startswith(b"\x89PNG")

@@ -68,6 +68,25 @@ def test_who_was_rolled_back_needs_a_new_evaluation(session: Session) -> None:
     assert not promote(session, 2)
 
 
+def test_what_was_rolled_back_twice_is_barred_on_both_evaluations(session: Session) -> None:
+    """Promoted on other tasks meanwhile, and rolled back from there, too: the first ones show nothing new."""
+    for version in (1, 2):
+        promote(session, version)
+    first = find_evaluation(session.workspace, resolve_optimizer(uri(2), session).fingerprint)
+    assert first is not None
+    run_rollback(RollbackParameters(reason="diverges"), session)
+    for ref in (uri(2), "champion"):
+        record(session, ref, steady(2.0 if ref != "champion" else 1.0), tasks="others")
+    assert promote(session, 2)
+    assert rolled_back_reason(events(session), first) is not None  # on the first ones it is barred still
+    run_rollback(RollbackParameters(reason="again"), session)
+    barred = rolled_back_reason(events(session), first)
+    assert barred is not None
+    assert "rolled back (again)" in barred
+    run_rollback(RollbackParameters(to=2), session)
+    assert rolled_back_reason(events(session), first) is None
+
+
 def test_the_clock_makes_no_new_evaluation_of_it(session: Session) -> None:
     """`evaluate --no-clock`, or `evaluate` after `follow`: another fingerprint, the same tasks and settings."""
     for version in (1, 2):
@@ -133,8 +152,12 @@ def test_a_phase_can_start_from_the_champion(
     monkeypatch.setitem(CURRICULA, "demo", (derive(tiny[0], name="next_one", start_from="champion"),))
     for version in (1, 2):
         promote(session, version)
-        plan = plan_phase(TrainParameters(), session)
+        plan = plan_phase(TrainParameters(seed=3), session)
         assert plan.started_from == f"champion (version {version})"
+        assert (plan.seed, plan.initial_seed) == (
+            3,
+            0,
+        )  # the first phase's theta, whatever draws this one's tasks
         jax.tree.map(
             np.testing.assert_array_equal, plan.theta, resolve_optimizer(uri(version), session).theta
         )
