@@ -8,6 +8,7 @@ from typing import Any
 from curriculum.evaluation.comparison import Row
 from curriculum.evaluation.summary import EvaluationSummary
 from flows.artifacts import fingerprint_of
+from flows.evaluation.settings import VERSION
 from flows.evaluation.tables import candidate_row
 from flows.evaluation.versions import CURVES_VERSION, data_versions
 from flows.optimizer_reference import OptimizerReference
@@ -58,6 +59,7 @@ def _group(tasks: Sequence[EvaluationTask], optimizer: OptimizerReference, summa
             sorted(task.config.fingerprint() for task in tasks),
             data_versions(task.config for task in tasks),
             CURVES_VERSION,
+            VERSION,
             derive(summary.config, horizon=2, baselines=()).model_dump(mode="json"),
         ]
     )

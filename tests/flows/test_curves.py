@@ -111,7 +111,7 @@ def optimizer(value: float, initial: float = 0.0) -> OptimizerReference:
     architecture = ARCHITECTURES["pacer"]().canonical_json()
     theta, start = {"w": np.full(2, value, np.float32)}, {"w": np.full(2, initial, np.float32)}
     return OptimizerReference(
-        "x", None, architecture, theta, start, optimizer_fingerprint(architecture, theta)
+        "x", None, architecture, theta, 0, start, optimizer_fingerprint(architecture, theta)
     )
 
 

@@ -30,7 +30,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def optimizer(fingerprint: str = "abc") -> OptimizerReference:
     theta = {"w": np.zeros(2, np.float32)}
-    return OptimizerReference("x", None, "{}", theta, theta, fingerprint)
+    return OptimizerReference("x", None, "{}", theta, 0, theta, fingerprint)
 
 
 def done(horizon: int) -> dict[str, Any]:
