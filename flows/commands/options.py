@@ -39,7 +39,12 @@ Distribution = Annotated[
     str | None, typer.Option("--distribution", help="Task distribution to draw from \\[demo].")
 ]
 Count = Annotated[int | None, typer.Option("--count", help="How many task configurations [60].")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Of everything random [0]. Same seed, same tasks and result; tasks that are chosen by run time also need the same timings.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", help="Same seed, same result [0]; where run times choose tasks, on the same timings."
+    ),
+]
 Curriculum = Annotated[str | None, typer.Option("--curriculum", help="The sequence of phases \\[demo].")]
 Architecture = Annotated[
     str | None,
