@@ -71,20 +71,25 @@ def merged(evaluations: Iterable[EvaluationReport], title: str) -> Rows:
 
 def best_first(rows: Rows, column: str) -> Rows:
     """Returns the rows in the order of a column of numbers, the highest first."""
+    return {
+        name: rows[name] for name in sorted(rows, key=lambda name: number(rows[name][column]), reverse=True)
+    }
 
-    def number(name: str) -> float:
-        text = re.sub(r"[≥×≤]", "", rows[name][column]).split()
-        return float(text[0]) if text and text[0][0].isdigit() else -1.0
 
-    return {name: rows[name] for name in sorted(rows, key=number, reverse=True)}
+def number(cell: str) -> float:
+    """Returns the number in a cell, of which it may be a bound; −1 where there is none."""
+    text = re.sub(r"[≥×≤]", "", cell).split()
+    return float(text[0]) if text and text[0][0].isdigit() else -1.0
 
 
 def one_setting_each(rows: Rows) -> Rows:
-    """Returns the first row of each baseline: of two settings the one that is best in the mean over tasks."""
-    first: dict[str, str] = {}
-    for name in rows:
-        first.setdefault(re.sub(r", (learning rate|trial) .*", "", name), name)
-    return {name: rows[name] for name in first.values()}
+    """Returns one row of each baseline: of the two settings that a report has the one that is best in the mean."""
+    best: dict[str, str] = {}
+    for name, cells in rows.items():
+        baseline = re.sub(r", (learning rate|trial) .*", "", name)
+        if baseline not in best or number(cells["mean"]) > number(rows[best[baseline]]["mean"]):
+            best[baseline] = name
+    return {name: cells for name, cells in rows.items() if name in best.values()}
 
 
 def markdown(rows: Rows, columns: dict[str, str]) -> str:
@@ -164,9 +169,16 @@ def tables(reports: dict[tuple[str, int], EvaluationReport]) -> dict[str, str]:
 
 
 def put(page: str, name: str, table: str) -> str:
-    """Returns the page with the table between its comments, where it has such."""
+    """Returns the page with the table between its comments.
+
+    Raises:
+      ValueError: If the page has no place for it.
+    """
     pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-    return re.sub(pattern, lambda found: found[1] + "\n" + table + "\n" + found[2], page, flags=re.DOTALL)
+    written, count = re.subn(pattern, lambda found: f"{found[1]}\n{table}\n{found[2]}", page, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"{PAGE} must have one pair of comments {name!r}, got {count}")
+    return written
 
 
 def main() -> None:

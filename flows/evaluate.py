@@ -13,7 +13,7 @@ from flows.evaluation.curves import compute_curves, plan_jobs
 from flows.evaluation.horizons import with_horizons
 from flows.evaluation.records import record_evaluation
 from flows.evaluation.report import build_report, build_summary
-from flows.evaluation.settings import evaluation_config, evaluation_spec, evaluation_tasks
+from flows.evaluation.settings import VERSION, evaluation_config, evaluation_spec, evaluation_tasks
 from flows.optimizer_reference import OptimizerReference, resolve_optimizer
 from flows.parameters import EvaluateParameters
 from flows.prefect_artifacts import ProgressArtifact, publish_image, publish_markdown, publish_table
@@ -43,7 +43,12 @@ def run_evaluation(parameters: EvaluateParameters, session: Session) -> tuple[Ev
     done = with_horizons(done, tasks, optimizer, session.workspace)
     record_evaluation(session.workspace, optimizer.fingerprint, spec, done["summary"])
     # Promotions come later than evaluations: who the weights are is kept, and asked whenever they are reported.
-    record = {"optimizer": parameters.optimizer, "lineage": lineage(parameters.optimizer, session), **done}
+    record = {
+        "version": VERSION,
+        "optimizer": parameters.optimizer,
+        "lineage": lineage(parameters.optimizer, session),
+        **done,
+    }
     data = collect(session.workspace, evaluation=record)
     remember(session.workspace, "evaluation", {"headline": headline(data), **record})
     return EvaluationSummary.model_validate(done["summary"]), data
@@ -70,11 +75,20 @@ def _evaluate(
         set_name=" + ".join(parameters.evaluation_sets),
         label=_label(optimizer),
     )
+    report = report.model_copy(update={"remarks": (*report.remarks, *_unknown_start(optimizer))})
     return {
         "summary": summary.model_dump(mode="json"),
         "report": report.model_dump(mode="json"),
         "measured": measured_on(session),
     }
+
+
+def _unknown_start(optimizer: OptimizerReference) -> tuple[str, ...]:
+    if optimizer.initial_seed is not None:
+        return ()
+    return (
+        "The file does not say which weights training started from: the row before training is that of seed 0.",
+    )
 
 
 def _label(optimizer: OptimizerReference) -> str:

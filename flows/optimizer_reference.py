@@ -43,8 +43,8 @@ class OptimizerReference:
       version: Of the registered model; None for a folder.
       architecture: Its configuration, as JSON text.
       theta: The weights.
-      initial_seed: Of the weights that its training started from.
-      initial_theta: Those weights.
+      initial_seed: Of the weights that its training started from; None if a file doesn't say.
+      initial_theta: Those weights, of seed 0 then.
       fingerprint: Of architecture and weights, to the last bit.
       trained_on: What the phases of its training may draw; None if the checkpoint doesn't say.
     """
@@ -53,7 +53,7 @@ class OptimizerReference:
     version: int | None
     architecture: str
     theta: Theta
-    initial_seed: int
+    initial_seed: int | None
     initial_theta: Theta
     fingerprint: str
     trained_on: tuple[TrainingDomain, ...] | None = None
@@ -127,7 +127,7 @@ def _from_file(ref: str) -> OptimizerReference:
         architecture=architecture,
         theta=theta,
         initial_seed=initial_seed,
-        initial_theta=jax.tree.map(np.asarray, initial_theta(architecture, initial_seed)),
+        initial_theta=jax.tree.map(np.asarray, initial_theta(architecture, initial_seed or 0)),
         fingerprint=optimizer_fingerprint(architecture, theta),
         trained_on=read_trained_on({TRAINED_ON: trained_on_in_file(ref)}),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flows.evaluation.settings import VERSION
 from flows.following.tracks import read_tracks
 from flows.reporting import (
     AcceptedTasks,
@@ -71,8 +72,8 @@ def collect(
 
 
 def _evaluation(record: dict[str, Any] | None, workspace: Workspace) -> EvaluationReport | None:
-    """Returns the last evaluation; one recorded in another form, by an earlier version, counts as none."""
-    if record is None:
+    """Returns the last evaluation; one in another form, or with its numbers defined otherwise, counts as none."""
+    if record is None or record.get("version") != VERSION:
         return None
     try:
         report = EvaluationReport.model_validate(record["report"])

@@ -58,16 +58,15 @@ class Speedups(NamedTuple):
 
     def without_caps(self, raised: float = 1e9) -> Speedups:
         """Returns them with what is at a bound far above it: a statistic that moves rests on a bound."""
-        return self.raised_on(np.ones(len(self.tasks), bool), raised)._replace(
-            caps=np.full_like(self.caps, raised)
-        )
+        return self.raised_on(np.ones(len(self.tasks), bool), raised)
 
     def raised_on(self, tasks: np.ndarray, raised: float) -> Speedups:
-        """Returns them with what is at a bound, on some tasks, given as booleans [T], at another value."""
+        """Returns them with what is at a bound, and the bound, at another value, on some tasks (booleans [T])."""
         at_cap = self.redrawn >= self.caps[:, None]
         return self._replace(
             tasks=np.where(tasks & self.is_capped, raised, self.tasks),
             redrawn=np.where(tasks[:, None] & at_cap, raised, self.redrawn),
+            caps=np.where(tasks, raised, self.caps),
         )
 
 

@@ -13,6 +13,7 @@ import math
 from typing import NamedTuple
 
 from curriculum.evaluation.aggregate import Estimate, Speedups, stratified_bootstrap, task_quantile
+from curriculum.evaluation.comparison import TOLERANCE
 from curriculum.evaluation.summary import CANDIDATE, EvaluationSummary
 
 PERCENTILES = (5, 10, 25, 50, 75, 90)
@@ -23,7 +24,8 @@ class TrackValues(NamedTuple):
 
     Attributes:
       percentiles: Over tasks, of the speed-up, by percentile.
-      interquartile_mean: With its interval over seeds; its ends are NaN with one seed.
+      interquartile_mean: With its interval over seeds; its ends are NaN with one seed, and where the middle of what
+        is drawn rests on the cap and the value does not.
       num_diverged: Tasks on which a seed diverged.
       bounds: Which of them rest on a speed-up at the cap, and so are at least that: percentiles by their numbers,
         the mean and the ends of its interval by the names in `Estimate`.
@@ -41,10 +43,11 @@ def track_values(summary: EvaluationSummary) -> TrackValues:
     percentiles, mean = _percentiles(speedups), stratified_bootstrap(speedups)
     raised = speedups.without_caps()
     raised_percentiles, raised_mean = _percentiles(raised), stratified_bootstrap(raised)
-    bounds = [str(p) for p in PERCENTILES if percentiles[p] != raised_percentiles[p]]
-    for name in ("value", "low", "high"):
-        number = getattr(mean, name)
-        bounds += [name] if number != getattr(raised_mean, name) and not math.isnan(number) else []
+    moved = {name: getattr(raised_mean, name) - getattr(mean, name) for name in ("value", "low", "high")}
+    if min(moved["low"], moved["high"]) < -TOLERANCE:  # moved by what the cap hides: not known
+        mean, moved = mean._replace(low=math.nan, high=math.nan), {"value": moved["value"]}
+    bounds = [str(p) for p in PERCENTILES if raised_percentiles[p] - percentiles[p] > TOLERANCE]
+    bounds += [name for name, by in moved.items() if by > TOLERANCE]
     return TrackValues(percentiles, mean, len(summary.diverged(CANDIDATE)), tuple(bounds))
 
 

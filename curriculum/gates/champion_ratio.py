@@ -55,7 +55,7 @@ class ChampionRatioConfig(AbstractComparison):
             passed=ours >= self.min_ratio * theirs,
             reason=(
                 f"{tasks}speed-up {speedup_text(ours, new)} against the champion's "
-                f"{speedup_text(theirs, old)} (geometric means, {sample_text(num_tasks, num_seeds)}; ratio "
+                f"{speedup_text(theirs, old, remark)} (geometric means, {sample_text(num_tasks, num_seeds)}; ratio "
                 f"{ours / theirs:.2f}, needed {self.min_ratio:.2f}{remark})"
             ),
         )

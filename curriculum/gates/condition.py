@@ -2,7 +2,7 @@
 
 A speed-up at the cap is "at least that". Where the one that a candidate is compared with is at the cap, and the
 candidate is not, the candidate would gain by how little could be seen: conditions therefore count the other's with
-the largest number that tables count (`at_worst`). Where both are at the cap they count alike.
+the largest number that tables count, or three times the cap (`at_worst`). Where both are there they count alike.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from curriculum.evaluation.aggregate import Speedups
 from curriculum.evaluation.comparison import MAX_SPEEDUP
 from curriculum.evaluation.summary import EvaluationSummary
 from lopt.config import FrozenConfig
+
+UNSEEN = 3.0
+"""What is at the cap counts as at least so many times the cap, where that is against the candidate."""
 
 
 class GateCheck(FrozenConfig):
@@ -103,8 +106,8 @@ def at_worst(reference: Speedups, candidate: Speedups) -> tuple[Speedups, str]:
     unseen = reference.is_capped & ~candidate.is_capped
     if not np.any(unseen):
         return reference, ""
-    most, count = max(MAX_SPEEDUP, float(np.max(reference.caps))), int(np.sum(unseen))
-    seen = float(np.max(reference.caps[unseen]))
+    seen, count = float(np.max(reference.caps[unseen])), int(np.sum(unseen))
+    most = max(MAX_SPEEDUP, UNSEEN * seen)
     remark = (
         f"; {count} of the latter's at the cap of {seen:g}× count as {most:g}× where the candidate's is not: "
         "`--normalizer-factor` raises the cap"
@@ -112,9 +115,9 @@ def at_worst(reference: Speedups, candidate: Speedups) -> tuple[Speedups, str]:
     return reference.raised_on(unseen, most), remark
 
 
-def speedup_text(value: float, speedups: Speedups) -> str:
-    """Returns the number, as "≥ 2.10" if one of the speed-ups that it is of is at the cap."""
-    return f"{'≥ ' if np.any(speedups.is_capped) else ''}{value:.2f}"
+def speedup_text(value: float, speedups: Speedups, remark: str = "") -> str:
+    """Returns the number, as "≥ 2.10" if one of its speed-ups is at the cap and no remark says what that counts."""
+    return f"{'≥ ' if np.any(speedups.is_capped) and not remark else ''}{value:.2f}"
 
 
 def sample_text(num_tasks: int, num_seeds: int) -> str:

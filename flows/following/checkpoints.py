@@ -241,11 +241,11 @@ class Follower:
     def _say(self, point: TrackPoint) -> None:
         if not self._told_header:
             self._told_header = True
-            names = "".join(f"{f'{percentile} %':>8}" for percentile, _ in point.percentiles)
-            self._session.reporter.line(f"{'outer step':>10}{names}{'IQM':>8}  diverged", whole=True)
+            names = "".join(f"{f'{percentile} %':>10}" for percentile, _ in point.percentiles)
+            self._session.reporter.line(f"{'outer step':>10}{names}{'IQM':>10}  diverged", whole=True)
         values = "".join(
-            f"{point.text(str(percentile), value):>8}" for percentile, value in point.percentiles
+            f"{point.text(str(percentile), value):>10}" for percentile, value in point.percentiles
         )
         mean = point.text("value", point.interquartile_mean)
-        row = f"{point.outer_step:>10}{values}{mean:>8}{point.num_diverged:>10}"
+        row = f"{point.outer_step:>10}{values}{mean:>10}{point.num_diverged:>10}"
         self._session.reporter.line(f"{row}  {point.decision}".rstrip(), whole=True)

@@ -134,7 +134,7 @@ def rolled_back_reason(events: Sequence[PromotionEvent], evaluation: EvaluationR
             return None  # it asks with something new
         why = f" ({event.reason})" if event.reason else ""
         return (
-            f"version {made.version} was promoted on these tasks and settings and rolled back{why}: "
+            f"version {made.version} was promoted on these tasks and settings, and has been rolled back{why}: "
             f"evaluate it on others, or go back to it with `keirin rollback --to {made.version}`"
         )
     return None

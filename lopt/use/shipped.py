@@ -60,8 +60,8 @@ def read_trained_on(reference: str) -> Sequence[Mapping[str, Any]] | None:
     return _read(reference).trained_on
 
 
-def read_initial_seed(reference: str) -> int:
-    """Returns the seed of the theta that the weights' training started from; 0 where the file does not say.
+def read_initial_seed(reference: str) -> int | None:
+    """Returns the seed of the theta that the weights' training started from; None where the file does not say.
 
     Errors are those of `read_arrays`.
     """
@@ -71,7 +71,7 @@ def read_initial_seed(reference: str) -> int:
 class _Stored(NamedTuple):
     config: Mapping[str, Any]
     trained_on: Sequence[Mapping[str, Any]] | None
-    initial_seed: int
+    initial_seed: int | None
     theta: Mapping[str, np.ndarray]
 
 
@@ -91,7 +91,7 @@ def _read(reference: str) -> _Stored:
             arrays = {name: file[name] for name in file.files}
         config = json.loads(str(arrays.pop(_CONFIG)))
         trained_on = json.loads(str(arrays.pop(_TRAINED_ON, "null")))
-        initial_seed = int(arrays.pop(_INITIAL_SEED, 0))
+        initial_seed = int(arrays.pop(_INITIAL_SEED)) if _INITIAL_SEED in arrays else None
         arrays.pop(_NOTE, None)
         return _Stored(config, trained_on, initial_seed, arrays)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
@@ -107,7 +107,7 @@ def write_weights(
     *,
     note: str = "",
     trained_on: Sequence[Mapping[str, Any]] | None = None,
-    initial_seed: int = 0,
+    initial_seed: int | None = None,
 ) -> None:
     """Writes theta and its configuration to `path` (.npz), whole or not at all.
 
@@ -118,7 +118,8 @@ def write_weights(
       note: How they were made; kept in the file for its reader.
       trained_on: What each phase of their training may have drawn, as JSON: an evaluation asks it which tasks are
         held out. None: not known, and no task counts as held out.
-      initial_seed: Of the theta that their training started from, which an evaluation compares them with.
+      initial_seed: Of the theta that their training started from, which an evaluation compares them with; None: it
+        started from another, or that is not known.
 
     Raises:
       ValueError: If the path ends otherwise.
@@ -130,7 +131,8 @@ def write_weights(
     leaves, _ = jax.tree_util.tree_flatten_with_path(theta)
     arrays: dict[str, Any] = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
     arrays |= {_CONFIG: np.str_(config.canonical_json()), _NOTE: np.str_(note)}
-    arrays[_INITIAL_SEED] = np.int64(initial_seed)
+    if initial_seed is not None:
+        arrays[_INITIAL_SEED] = np.int64(initial_seed)
     if trained_on is not None:
         arrays[_TRAINED_ON] = np.str_(json.dumps(list(trained_on)))
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -100,7 +100,8 @@ def test_what_is_no_better_than_it_was_or_than_a_start_has_no_gain() -> None:
     check = derive(condition, min_ratio=0.5).check(useless, None)
     assert not check.passed
     assert check.reason == "on no held-out task it ended below the start (n = 2 tasks × 1 seed)"
-    for evaluation in (itself, useless):
+    held_out = made_up_evaluation([[1.0]] * 24, num_held_out=24)
+    for evaluation in (itself, useless, held_out):
         assert not any(decide(evaluation, None, gate).promote for gate in GATES.values())
 
 
@@ -109,7 +110,7 @@ def test_a_bound_that_helps_the_candidate_counts_against_it() -> None:
     capped = made_up_evaluation([[10.0, 10.0], [2.0, 2.0]], initial=10.0)
     check = GainOverInitialisationConfig(held_out=False, min_ratio=0.4).check(capped, None)
     assert not check.passed  # √(10 · 2) / √(10 · 30) = 0.26, where √(10 · 2) / 10 = 0.45 would do
-    assert "speed-up ≥ 4.47, its initialisation ≥ 17.32" in check.reason
+    assert "speed-up ≥ 4.47, its initialisation 17.32" in check.reason
     assert "1 of the latter's at the cap of 10× count as 30× where the candidate's is not" in check.reason
     champion = made_up_evaluation([[10.0, 10.0]] * 4)
     below = made_up_evaluation([[10.0, 10.0]] * 3 + [[9.0, 9.0]])
@@ -127,7 +128,16 @@ def test_a_bound_that_helps_the_candidate_counts_against_it() -> None:
     close = made_up_evaluation([[9.0, 9.0]] * 2 + [[6.0, 6.0]] * 2)
     assert stratified_bootstrap(noisy.speedups(CANDIDATE)).low < 7.5
     assert not AboveChampionIntervalConfig().check(close, noisy).passed
-    assert "7.50 against the champion's 18.00" in AboveChampionIntervalConfig().check(close, noisy).reason
+    reason = AboveChampionIntervalConfig().check(close, noisy).reason
+    assert "7.50 against the champion's 18.00 [15.00, 18.00]" in reason
+
+
+def test_at_the_largest_normaliser_a_bound_counts_still() -> None:
+    """VeLO's cap, 30: three times that."""
+    capped = made_up_evaluation([[30.0], [29.0]], initial=30.0, factor=30)
+    check = GainOverInitialisationConfig(held_out=False, min_ratio=0.9).check(capped, None)
+    assert not check.passed  # (30 · 29 / 30 / 90)^½ = 0.57
+    assert "at the cap of 30× count as 90×" in check.reason
 
 
 def test_a_gain_that_no_task_has_shown_is_none() -> None:
@@ -268,6 +278,11 @@ def test_a_track_says_what_rests_on_the_cap() -> None:
     assert values.bounds == ("50", "75", "90", "value", "low", "high")
     alone = track_values(made_up_evaluation([[1.0], [10.0], [10.0], [10.0]]))
     assert set(alone.bounds) == {"10", "25", "50", "75", "90", "value", "5"}  # one seed: no interval
+    uneven = track_values(made_up_evaluation([[2.0, 10.0, 10.0]] * 8)).interquartile_mean
+    assert uneven.value == pytest.approx(
+        22 / 3
+    )  # below the cap, where the middle of two redrawn seeds may not be
+    assert math.isnan(uneven.low)
 
 
 def test_a_diverged_run_counts_as_no_speed_up() -> None:

@@ -66,6 +66,12 @@ def test_rows_on_other_data_are_apart(workspace: Workspace, monkeypatch: pytest.
     assert horizons(with_horizons(done(20), TASKS, optimizer(), workspace)) == [20]
 
 
+def test_rows_of_another_definition_are_apart(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_horizons(done(200), TASKS, optimizer(), workspace)
+    monkeypatch.setattr(flows.evaluation.horizons, "VERSION", -1)
+    assert horizons(with_horizons(done(20), TASKS, optimizer(), workspace)) == [20]
+
+
 def test_of_two_evaluations_at_once_both_are_kept(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

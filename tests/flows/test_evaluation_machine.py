@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from flows.evaluation.clock import measured_on
+from flows.evaluation.settings import VERSION
 from flows.progress import Reporter
 from flows.report_data import collect
 from flows.reporting import ComparisonTable, EvaluationReport, OptimizerInfo
@@ -63,7 +64,9 @@ def report() -> EvaluationReport:
 
 
 def remember(workspace: Workspace, **more: Any) -> None:
-    workspace.write_state({"evaluation": {"report": report().model_dump(mode="json"), **more}})
+    workspace.write_state(
+        {"evaluation": {"version": VERSION, "report": report().model_dump(mode="json"), **more}}
+    )
 
 
 def test_the_report_tells_the_machine_and_the_day_of_the_evaluation(tmp_path: Path) -> None:

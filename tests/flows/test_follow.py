@@ -309,13 +309,17 @@ def test_what_does_not_is_not_even_registered(session: Session) -> None:
     assert tags[0].startswith("refused: evaluated with n = 1 task × 1 seed")
 
 
-def test_its_evaluation_is_that_of_evaluate(session: Session, pool: Any) -> None:
+def test_its_evaluation_is_that_of_evaluate(
+    session: Session, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Computed in parts, the initialisation apart, and with the real units."""
     path = str(save(session, 10, moved=0.01).path)
     run_following(ONCE, session)
     followed = find_evaluation(session.workspace, resolve_optimizer(path, session).fingerprint)
     assert pool.num_units == BASELINES + 2
-    summary, _ = run_evaluation(EvaluateParameters(optimizer=path, clock=False, **SIZES), session)
+    monkeypatch.setattr("flows.evaluate.remember", lambda *_: None)  # as if another's were remembered last
+    summary, data = run_evaluation(EvaluateParameters(optimizer=path, clock=False, **SIZES), session)
+    assert data.evaluation is not None
     assert pool.num_units == BASELINES + 2
     assert followed is not None
     assert repr(summary) == repr(followed.summary)  # a NaN is not equal to itself

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from flows.evaluation.settings import VERSION
 from flows.report_data import collect
 from flows.reporting import EvaluationReport, OptimizerCurve, ReportData, TrackPoint
 from storage.files import read_json, write_json
@@ -48,7 +49,7 @@ def test_evaluation_refuses_optimizers_it_does_not_know(data: ReportData) -> Non
 def test_an_evaluation_in_an_earlier_form_counts_as_none(tmp_path: Path) -> None:
     """A workspace outlives an update; the report then asks for `keirin evaluate` instead of failing."""
     workspace = Workspace(tmp_path)
-    workspace.write_state({"evaluation": {"report": {"set_name": "x", "optimisers": []}}})
+    workspace.write_state({"evaluation": {"version": VERSION, "report": {"set_name": "x", "optimisers": []}}})
     assert collect(workspace).evaluation is None
 
 
@@ -56,7 +57,10 @@ def test_a_report_is_of_the_evaluation_that_asks_for_it(data: ReportData, tmp_pa
     """Another one that ended meanwhile was remembered last."""
     assert data.evaluation is not None
     own, other = (
-        {"report": data.evaluation.model_copy(update={"set_name": name}).model_dump(mode="json")}
+        {
+            "version": VERSION,
+            "report": data.evaluation.model_copy(update={"set_name": name}).model_dump(mode="json"),
+        }
         for name in ("own", "other")
     )
     workspace = Workspace(tmp_path)
@@ -71,12 +75,14 @@ def test_speed_ups_of_single_losses_over_mean_curves_are_an_earlier_form(
     assert data.evaluation is not None
     report = data.evaluation.model_dump(mode="json")
     workspace = Workspace(tmp_path)
-    workspace.write_state({"evaluation": {"report": report}})
+    workspace.write_state({"evaluation": {"version": VERSION, "report": report}})
     assert collect(workspace).evaluation is not None
+    workspace.write_state({"evaluation": {"version": VERSION - 1, "report": report}})
+    assert collect(workspace).evaluation is None  # of the same form: its numbers meant something else
     for task in report["tasks"]:
         for found in task["speedups"]:
             del found["of_mean"], found["num_diverged"]
-    workspace.write_state({"evaluation": {"report": report}})
+    workspace.write_state({"evaluation": {"version": VERSION, "report": report}})
     assert collect(workspace).evaluation is None
 
 

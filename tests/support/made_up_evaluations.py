@@ -24,6 +24,7 @@ def made_up_evaluation(
     num_held_out: int = 0,
     horizon: int = 200,
     prefix: str = "task",
+    factor: int = 10,
 ) -> EvaluationSummary:
     """Returns an evaluation.
 
@@ -34,6 +35,7 @@ def made_up_evaluation(
       num_held_out: The last so many tasks are held out.
       horizon: A setting that evaluations may differ in.
       prefix: Of the tasks' names.
+      factor: Of the normaliser's length: the cap.
     """
     num_seeds = len(speedups[0])
 
@@ -57,4 +59,5 @@ def made_up_evaluation(
         )
         for place, values in enumerate(speedups)
     )
-    return EvaluationSummary(config=EvaluationConfig(horizon=horizon, num_seeds=num_seeds), tasks=tasks)
+    config = EvaluationConfig(horizon=horizon, num_seeds=num_seeds, normalizer_factor=factor)
+    return EvaluationSummary(config=config, tasks=tasks)
