@@ -22,6 +22,7 @@ from flows.report_data import collect
 from flows.reporting import ReportData, evaluation_pictures, headline, task_rows
 from flows.selection import lineage
 from flows.session import Session, current_session
+from lopt.use.loading import INITIAL
 from lopt.use.shipped import is_weights_file
 from task_generator.evaluation_set import EvaluationTask
 
@@ -92,7 +93,7 @@ def _unknown_start(optimizer: OptimizerReference) -> tuple[str, ...]:
 
 
 def _label(optimizer: OptimizerReference) -> str:
-    if is_weights_file(optimizer.ref):
+    if is_weights_file(optimizer.ref) or optimizer.ref.startswith(INITIAL):
         return optimizer.ref
     architecture = optimizer.config()["architecture"]
     return f"{architecture} v{optimizer.version}" if optimizer.version is not None else str(architecture)

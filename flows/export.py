@@ -44,5 +44,6 @@ def _origin(optimizer: OptimizerReference) -> str:
     """Returns who the weights are, for people."""
     name = optimizer.config()["architecture"]
     version = "" if optimizer.version is None else f" (version {optimizer.version})"
-    phases = ", ".join(domain.phase for domain in optimizer.trained_on or ())
-    return f"{name}, {optimizer.ref}{version}, trained in {phases or 'phases that are not known'}"
+    domains = optimizer.trained_on
+    phases = "phases that are not known" if domains is None else ", ".join(each.phase for each in domains)
+    return f"{name}, {optimizer.ref}{version}, {f'trained in {phases}' if phases else 'not trained'}"

@@ -19,8 +19,8 @@ from lopt.architectures import ARCHITECTURES
 from lopt.contract import ArchitectureConfig
 from lopt.registry import lookup
 from lopt.types import Theta
+from lopt.use.loading import INITIAL, theta_from_arrays
 from lopt.use.loading import initial_theta as theta_before_training
-from lopt.use.loading import theta_from_arrays
 from lopt.use.shipped import is_weights_file, read_arrays, read_initial_seed
 from lopt.use.shipped import read_trained_on as trained_on_in_file
 from storage.errors import AliasNotFoundError, StorageError
@@ -67,17 +67,19 @@ def resolve_optimizer(ref: str, session: Session) -> OptimizerReference:
     """Returns the learned optimizer behind `ref`.
 
     Args:
-      ref: An alias, `models:/NAME/VERSION`, a checkpoint's folder, "shipped:NAME" or the path of a weights file
-        (.npz). Those in files need not say what they were trained on.
+      ref: An alias, `models:/NAME/VERSION`, a checkpoint's folder, "shipped:NAME", a weights file's path (.npz)
+        or "initial:ARCHITECTURE", untrained. Those in files need not say what they were trained on.
       session: Whose registry to ask.
 
     Raises:
-      UnknownNameError: If no shipped weights carry the name.
+      UnknownNameError: If no shipped weights, or no architecture, carry the name.
       FileNotFoundError: If there is no such weights file.
       AliasNotFoundError: If there is no such alias or version.
       CheckpointNotFoundError: If there is no such folder.
       CorruptCheckpointError: If its bytes are not those that were written.
     """
+    if ref.startswith(INITIAL):
+        return _untrained(ref)
     if is_weights_file(ref):
         return _from_file(ref)
     checkpoint = resolve_checkpoint(ref, session.workspace)
@@ -113,6 +115,21 @@ def read_config(architecture: Mapping[str, Any]) -> ArchitectureConfig:
     """
     found = lookup(ARCHITECTURES, str(architecture.get("architecture")), kind="architecture")
     return found.model_validate(dict(architecture))
+
+
+def _untrained(ref: str) -> OptimizerReference:
+    architecture = read_config({"architecture": ref.removeprefix(INITIAL)}).canonical_json()
+    theta = jax.tree.map(np.asarray, initial_theta(architecture, 0))
+    return OptimizerReference(
+        ref=ref,
+        version=None,
+        architecture=architecture,
+        theta=theta,
+        initial_seed=0,
+        initial_theta=theta,
+        fingerprint=optimizer_fingerprint(architecture, theta),
+        trained_on=(),
+    )
 
 
 def _from_file(ref: str) -> OptimizerReference:

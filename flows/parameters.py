@@ -258,8 +258,8 @@ class EvaluateParameters(BaselinesParameters):
     optimizer: str = Field(
         "candidate",
         min_length=1,
-        description="Alias (candidate, champion), models:/NAME/VERSION, a checkpoint's folder, shipped:NAME, or a "
-        "weights file (.npz).",
+        description="Alias (candidate, champion), models:/NAME/VERSION, a checkpoint's folder, shipped:NAME, a "
+        "weights file (.npz), or initial:ARCHITECTURE, untrained.",
     )
     clock: bool = Field(
         True,

@@ -51,8 +51,8 @@ def evaluate(
     optimizer: Annotated[
         str | None,
         typer.Argument(
-            help="Alias, models:/NAME/VERSION, a checkpoint's folder, shipped:NAME, or a weights file "
-            "\\[candidate]."
+            help="Alias, models:/NAME/VERSION, a checkpoint's folder, shipped:NAME, a weights file, or "
+            "initial:ARCHITECTURE \\[candidate]."
         ),
     ] = None,
     evaluation_sets: EvaluationSets = None,

@@ -56,6 +56,20 @@ def test_weights_of_unknown_training_are_an_optimizer(session: Session) -> None:
     jax.tree.map(np.testing.assert_array_equal, found.initial_theta, initial_theta(found.architecture, 0))
 
 
+def test_an_architecture_before_any_training_is_one(session: Session) -> None:
+    found = resolve_optimizer("initial:pacer", session)
+    learned, theta = lopt.load_theta("initial:pacer")
+    assert found.config() == learned.config.model_dump(mode="json")
+    jax.tree.map(np.testing.assert_array_equal, found.theta, theta)
+    jax.tree.map(np.testing.assert_array_equal, found.initial_theta, theta)
+    assert found.trained_on == ()
+    assert is_held_out(EVALUATION_SETS["embedded24"][0].config, found.trained_on)
+    assert _label(found) == "initial:pacer"
+    assert lineage("initial:pacer", session) == (found.fingerprint,)
+    with pytest.raises(UnknownNameError, match="Did you mean 'pacer'"):
+        resolve_optimizer("initial:pacr", session)
+
+
 def test_a_file_of_the_same_weights_is_the_same_optimizer(session: Session, tmp_path: Path) -> None:
     shipped = resolve_optimizer("shipped:pacer", session)
     config = ARCHITECTURES["pacer"].model_validate(shipped.config())

@@ -101,7 +101,7 @@ def test_the_clock_makes_no_new_evaluation_of_it(session: Session) -> None:
     assert again.fingerprint != before.fingerprint
     assert not promote(session, 2)
     assert (
-        "promoted on these tasks and settings and rolled back (diverges)"
+        "promoted on these tasks and settings, and has been rolled back (diverges)"
         in events(session)[-1].checks[0].reason
     )
 
