@@ -9,7 +9,6 @@ fail; low percentiles show it. VeLO's authors steered by the 10th.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from curriculum.evaluation.aggregate import Estimate, Speedups, stratified_bootstrap, task_quantile
@@ -24,8 +23,7 @@ class TrackValues(NamedTuple):
 
     Attributes:
       percentiles: Over tasks, of the speed-up, by percentile.
-      interquartile_mean: With its interval over seeds; its ends are NaN with one seed, and where the middle of what
-        is drawn rests on the cap and the value does not.
+      interquartile_mean: With its interval over seeds; its ends are NaN with one seed.
       num_diverged: Tasks on which a seed diverged.
       bounds: Which of them rest on a speed-up at the cap, and so are at least that: percentiles by their numbers,
         the mean and the ends of its interval by the names in `Estimate`.
@@ -44,8 +42,6 @@ def track_values(summary: EvaluationSummary) -> TrackValues:
     raised = speedups.without_caps()
     raised_percentiles, raised_mean = _percentiles(raised), stratified_bootstrap(raised)
     moved = {name: getattr(raised_mean, name) - getattr(mean, name) for name in ("value", "low", "high")}
-    if min(moved["low"], moved["high"]) < -TOLERANCE:  # moved by what the cap hides: not known
-        mean, moved = mean._replace(low=math.nan, high=math.nan), {"value": moved["value"]}
     bounds = [str(p) for p in PERCENTILES if raised_percentiles[p] - percentiles[p] > TOLERANCE]
     bounds += [name for name, by in moved.items() if by > TOLERANCE]
     return TrackValues(percentiles, mean, len(summary.diverged(CANDIDATE)), tuple(bounds))

@@ -278,11 +278,13 @@ def test_a_track_says_what_rests_on_the_cap() -> None:
     assert values.bounds == ("50", "75", "90", "value", "low", "high")
     alone = track_values(made_up_evaluation([[1.0], [10.0], [10.0], [10.0]]))
     assert set(alone.bounds) == {"10", "25", "50", "75", "90", "value", "5"}  # one seed: no interval
-    uneven = track_values(made_up_evaluation([[2.0, 10.0, 10.0]] * 8)).interquartile_mean
+    values = track_values(made_up_evaluation([[2.0, 10.0, 10.0]] * 8))
+    uneven = values.interquartile_mean
+    assert values.bounds == ("high",)  # the lower end is moved by a middle that may be higher
     assert uneven.value == pytest.approx(
         22 / 3
     )  # below the cap, where the middle of two redrawn seeds may not be
-    assert math.isnan(uneven.low)
+    assert uneven.low < uneven.value
 
 
 def test_a_diverged_run_counts_as_no_speed_up() -> None:
