@@ -100,7 +100,7 @@ def strict_jax() -> Iterator[None]:
 @pytest.fixture
 def golden() -> Path:
     """The folder of reference arrays, or a skip that says where it was looked for."""
-    folder = Path(os.environ.get("KEIRIN_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+    folder = Path(os.environ.get("KEIRIN_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden")
     if not folder.is_dir():
         pytest.skip(f"no reference arrays at {folder}; set KEIRIN_GOLDEN to the folder that holds them")
     return folder
