@@ -59,7 +59,7 @@ def demo(
     memory_limit: MemoryLimit = None,
     debug: Debug = False,
 ) -> None:
-    """Run everything on embedded real data, in about fourteen minutes on two cores.
+    """Run everything on embedded real data, in six to fourteen minutes on two cores.
 
     Samples 60 small tasks, times them, fits the run-time model, meta-trains two phases, compares the result with
     Adam and AdamW tuned per task, promotes it if it is better, and writes a report. Kill it at any moment: the
