@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from curriculum.evaluation.comparison import Row
 from curriculum.evaluation.summary import INITIALISATION
 from flows.reporting import EvaluationReport, ReportData, comparison_png, render_html, speedup_cdf_png
 from flows.reporting.data import TaskReport
@@ -38,67 +39,57 @@ COLUMNS = {
 }
 """Of a report's tables those that the page has, under shorter names."""
 TRAININGS = {"trainings per task": "trainings"}
-LOSSES = {
-    "training mean": "training, mean",
-    "training median": "median",
-    "test mean": "test, mean",
-    "test median": "median",
-}
-Rows = dict[str, dict[str, str]]
-
-
-def rows_of(evaluation: EvaluationReport, title: str) -> Rows:
-    """Returns a report's table, each row by its name and each cell by the name of its column."""
-    found: Rows = {}
-    for view in table_views(evaluation):
-        if view.title == title:
-            heads, split = [], ""
-            for head in view.head:  # of losses: "training mean", "median", "test mean", "median"
-                split = head.split()[0] if head.endswith(" mean") else split
-                heads.append(f"{split} median" if head == "median" else head)
-            found = {row[0]: dict(zip(heads, row, strict=True)) for row in view.rows}
-    return found
+LOSSES = ("", "trainings", "training, mean", "median", "test, mean", "median")
+Rows = dict[str, tuple[Row, dict[str, str]]]
+"""By name: the numbers, and the cells of a report's table by their columns."""
 
 
 def merged(evaluations: Iterable[EvaluationReport], title: str) -> Rows:
-    """Returns the rows of all reports; what stands in several, as every baseline does, counts once."""
+    """Returns the rows of that table of all reports, the highest interquartile mean first.
+
+    What stands in several reports, as every baseline does, counts once.
+    """
     rows: Rows = {}
     for evaluation in evaluations:
-        for name, cells in rows_of(evaluation, title).items():
-            rows.setdefault(name, cells)
-    return rows
-
-
-def best_first(rows: Rows, column: str) -> Rows:
-    """Returns the rows in the order of a column of numbers, the highest first."""
-    return {
-        name: rows[name] for name in sorted(rows, key=lambda name: number(rows[name][column]), reverse=True)
-    }
-
-
-def number(cell: str) -> float:
-    """Returns the number in a cell, of which it may be a bound; −1 where there is none."""
-    text = re.sub(r"[≥×≤]", "", cell).split()
-    return float(text[0]) if text and text[0][0].isdigit() else -1.0
+        views = {view.title: view for view in table_views(evaluation)}
+        for table in evaluation.tables:
+            if table.title == title:
+                view = views[title]
+                for row, cells in zip(table.rows, view.rows, strict=True):
+                    rows.setdefault(row.name, (row, dict(zip(view.head, cells, strict=True))))
+    return dict(sorted(rows.items(), key=lambda item: -item[1][0].iqm))
 
 
 def one_setting_each(rows: Rows) -> Rows:
     """Returns one row of each baseline: of the two settings that a report has the one that is best in the mean."""
-    best: dict[str, str] = {}
-    for name, cells in rows.items():
+    best: dict[str, Row] = {}
+    for name, (row, _) in rows.items():
         baseline = re.sub(r", (learning rate|trial) .*", "", name)
-        if baseline not in best or number(cells["mean"]) > number(rows[best[baseline]]["mean"]):
-            best[baseline] = name
-    return {name: cells for name, cells in rows.items() if name in best.values()}
+        best[baseline] = max(best.get(baseline, row), row, key=lambda each: each.mean_speedup)
+    kept = {row.name for row in best.values()}
+    return {name: found for name, found in rows.items() if name in kept}
 
 
 def markdown(rows: Rows, columns: dict[str, str]) -> str:
     """Returns a table, the learned optimizers in bold."""
-    lines = [_line(["", *columns.values()]), "|---" * (len(columns) + 1) + "|"]
-    lines += [
-        _line([_name(name), *(_cell(cells[column]) for column in columns)]) for name, cells in rows.items()
-    ]
-    return "\n".join(lines)
+    return _table(
+        ["", *columns.values()],
+        [[_name(name), *(_cell(cells[column]) for column in columns)] for name, (_, cells) in rows.items()],
+    )
+
+
+def losses_table(evaluations: Iterable[EvaluationReport]) -> str:
+    """Returns the normalised final losses of all reports, the lowest mean first."""
+    rows = {row.name: row for evaluation in evaluations for row in evaluation.losses}
+    lines = []
+    for row in sorted(rows.values(), key=lambda row: row.train_mean):
+        numbers = (row.train_mean, row.train_median, row.test_mean, row.test_median)
+        lines.append([_name(row.name), str(row.num_trials), *(f"{number:.3f}" for number in numbers)])
+    return _table(LOSSES, lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join([_line(head), "|---" * len(head) + "|", *map(_line, rows)])
 
 
 def _cell(text: str) -> str:
@@ -135,9 +126,8 @@ def tasks_table(reports: dict[tuple[str, int], EvaluationReport]) -> str:
             values.append(value)
             cells.append(text)
         name = task.name.removeprefix("embedded-")
-        rows.append((not task.familiar, -values[0], _line([name, "yes" if task.familiar else "no", *cells])))
-    head = ["task", "family drawn", *columns]
-    return "\n".join([_line(head), "|---" * len(head) + "|", *(line for _, _, line in sorted(rows))])
+        rows.append((not task.familiar, -values[0], [name, "yes" if task.familiar else "no", *cells]))
+    return _table(["task", "family drawn", *columns], (cells for _, _, cells in sorted(rows)))
 
 
 def _speedup(evaluation: EvaluationReport, name: str, who: str) -> tuple[float, str]:
@@ -156,15 +146,11 @@ def tables(reports: dict[tuple[str, int], EvaluationReport]) -> dict[str, str]:
     found = {"tasks": tasks_table(reports)}
     for horizon in HORIZONS:
         both = [reports[candidate, horizon] for candidate in CANDIDATES]
-        one = best_first(merged(both, "One training per task"), "interquartile mean")
-        best = best_first(merged(both, "The best of several trainings per task"), "interquartile mean")
-        losses = merged(both, "Normalised final losses")
-        lowest = dict(sorted(losses.items(), key=lambda row: float(row[1]["training mean"])))
-        found[f"one-{horizon}"] = markdown(one_setting_each(one), COLUMNS)
+        found[f"one-{horizon}"] = markdown(one_setting_each(merged(both, "One training per task")), COLUMNS)
+        best = merged(both, "The best of several trainings per task")
         found[f"best-{horizon}"] = markdown(best, TRAININGS | COLUMNS)
-        found[f"losses-{horizon}"] = markdown(lowest, TRAININGS | LOSSES)
-        if clock := merged(both, "By the clock"):
-            found[f"clock-{horizon}"] = markdown(best_first(clock, "interquartile mean"), COLUMNS)
+        found[f"losses-{horizon}"] = losses_table(both)
+        found[f"clock-{horizon}"] = markdown(merged(both, "By the clock"), COLUMNS)
     return found
 
 

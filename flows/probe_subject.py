@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from curriculum.probes import Subject
-from flows.optimizer_reference import initial_theta, optimizer_fingerprint, read_config, resolve_optimizer
+from flows.optimizer_reference import optimizer_fingerprint, read_config, resolve_optimizer
 from flows.session import Session
 from lopt.use.loading import INITIAL
 from lopt.use.shipped import is_weights_file
@@ -16,19 +16,13 @@ def resolve_subject(reference: str, session: Session) -> Subject:
     """Returns the learned optimizer that `reference` names.
 
     Args:
-      reference: "initial:ARCHITECTURE", or what `resolve_optimizer` takes: an alias, a `models:/` URI, a
-        checkpoint's folder, "shipped:NAME", the path of a weights file (.npz).
+      reference: What `resolve_optimizer` takes, whose errors are this function's.
       session: Whose registry to ask.
-
-    Raises:
-      UnknownNameError: If no architecture carries the name; and all errors of `resolve_optimizer`.
     """
-    if reference.startswith(INITIAL):
-        config = read_config({"architecture": reference.removeprefix(INITIAL)})
-        label = f"{config.architecture}, first weights"
-        return Subject(label, config, initial_theta(config.canonical_json(), 0))
     found = resolve_optimizer(reference, session)
     config = read_config(found.config())
+    if reference.startswith(INITIAL):
+        return Subject(f"{config.architecture}, first weights", config, found.theta)
     if is_weights_file(reference):
         return Subject(reference, config, found.theta)
     version = reference if found.version is None else f"v{found.version}"

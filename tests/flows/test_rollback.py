@@ -154,10 +154,8 @@ def test_a_phase_can_start_from_the_champion(
         promote(session, version)
         plan = plan_phase(TrainParameters(seed=3), session)
         assert plan.started_from == f"champion (version {version})"
-        assert (plan.seed, plan.initial_seed) == (
-            3,
-            0,
-        )  # the first phase's theta, whatever draws this one's tasks
+        assert plan.seed == 3
+        assert plan.initial_seed == 0  # of the first phase's theta, whatever draws this one's tasks
         jax.tree.map(
             np.testing.assert_array_equal, plan.theta, resolve_optimizer(uri(version), session).theta
         )
