@@ -57,6 +57,15 @@ class TrialLosses(NamedTuple):
         """Whether its trials are ordered, the most useful first: a list is used from its head."""
         return self.name in BASELINES and BASELINES[self.name].search_space.kind == "list"
 
+    def trial_name(self, number: int) -> str:
+        """Returns what a row of one trial is called."""
+        setting = self.settings[number]
+        return f"{self.label.removeprefix('tuned ')}, {setting}" if setting else self.label
+
+    def best_name(self, num_trials: int) -> str:
+        """Returns what a row of the best of so many trials is called."""
+        return f"{self.label}, best of {num_trials}" if num_trials > 1 else self.label
+
     def per_trial(self) -> np.ndarray:
         """Returns every trial's speed-up on every task: [tasks, trials]."""
         pairs = zip(self.normalizers, self.losses, strict=True)
@@ -65,6 +74,10 @@ class TrialLosses(NamedTuple):
     def trial(self, number: int) -> Speedups:
         """Returns the speed-ups of one trial, the same on all tasks."""
         return best_speedups(self.normalizers, self.losses[:, number : number + 1])
+
+    def best_in_the_mean(self) -> int:
+        """Returns the trial with the highest mean speed-up over tasks, each clipped: the one setting to choose."""
+        return int(np.argmax(np.minimum(self.per_trial(), MAX_SPEEDUP).mean(axis=0)))
 
     def best(self, num_trials: int | None = None) -> Speedups:
         """Returns, per task, those of the trial with the lowest mean loss of the first `num_trials`."""
@@ -188,12 +201,11 @@ def single_trial_rows(optimizer: TrialLosses) -> list[Row]:
     the second best in the median as well. Of a list it is the first.
     """
     if optimizer.num_trials == 1 or optimizer.is_list:
-        return [make_row(_named(optimizer, 0), 1, optimizer.trial(0))]
-    per_task = optimizer.per_trial()
-    by_mean = int(np.argmax(np.minimum(per_task, MAX_SPEEDUP).mean(axis=0)))
-    by_median = np.argsort(-np.median(per_task, axis=0), kind="stable")
+        return [make_row(optimizer.trial_name(0), 1, optimizer.trial(0))]
+    by_mean = optimizer.best_in_the_mean()
+    by_median = np.argsort(-np.median(optimizer.per_trial(), axis=0), kind="stable")
     second = next(int(trial) for trial in by_median if trial != by_mean)
-    return [make_row(_named(optimizer, i), 1, optimizer.trial(i)) for i in (by_mean, second)]
+    return [make_row(optimizer.trial_name(i), 1, optimizer.trial(i)) for i in (by_mean, second)]
 
 
 def best_of_rows(optimizers: Sequence[TrialLosses]) -> list[Row]:
@@ -202,11 +214,7 @@ def best_of_rows(optimizers: Sequence[TrialLosses]) -> list[Row]:
     for optimizer in optimizers:
         total = optimizer.num_trials
         counts = sorted({5, 10, total}) if optimizer.is_list else [total]
-        rows += [
-            make_row(f"{optimizer.label}, best of {n}" if n > 1 else optimizer.label, n, optimizer.best(n))
-            for n in counts
-            if n <= total
-        ]
+        rows += [make_row(optimizer.best_name(n), n, optimizer.best(n)) for n in counts if n <= total]
     return rows
 
 
@@ -220,8 +228,3 @@ def best_of_all(name: str, optimizers: Sequence[TrialLosses]) -> Row:
         raise ValueError(f"`optimizers` of the row {name!r} must name at least one, got none")
     losses = np.concatenate([optimizer.losses for optimizer in optimizers], axis=1)
     return make_row(name, losses.shape[1], best_speedups(optimizers[0].normalizers, losses))
-
-
-def _named(optimizer: TrialLosses, trial: int) -> str:
-    setting = optimizer.settings[trial]
-    return f"{optimizer.label.removeprefix('tuned ')}, {setting}" if setting else optimizer.label

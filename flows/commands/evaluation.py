@@ -131,18 +131,24 @@ def export(
         list[str] | None,
         typer.Option(help="A split to leave out for a smaller file: no report reads outer_valid."),
     ] = None,
+    keepbits: Annotated[
+        int,
+        typer.Option(
+            help="Of the 23 bits of a loss's fraction; 16 round by 0.0008 % at most.", show_default="all"
+        ),
+    ] = 23,
     home: Home = None,
     debug: Debug = False,
 ) -> None:
     """Write every stored curve to one parquet file: a row per curve, for pandas, DuckDB or Polars.
 
-    Example: keirin curves export curves.parquet --without outer_valid
+    Example: keirin curves export curves.parquet --without outer_valid --keepbits 16
     """
     from flows.evaluation.parquet import export_curves
 
     del debug
     with _working("reading and writing curves"):
-        message = export_curves(settings_from(home).home, path, without=without or ())
+        message = export_curves(settings_from(home).home, path, without=without or (), keepbits=keepbits)
     typer.echo(message)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numcodecs import BitRound
 
 from flows.evaluation.versions import CURVES_VERSION
 from storage.curves import IMPORTED, CurveKey, CurveRow, CurveStore
@@ -24,6 +25,10 @@ NEEDED = frozenset({"train", "test"})
 """Splits that every evaluation reads: a curve without them would be found, and of no use."""
 _ORDER = ("task", "horizon", "optimizer", "hyperparameters", "seed")
 """Of the rows: runs of one task, whose losses are alike, stand together. It makes the file an eighth smaller."""
+KEEPBITS = 23
+"""Bits of a float32's fraction: all of them."""
+_KEEPBITS = b"keepbits"
+"""Where a file says how many its losses have."""
 _COLUMNS = {
     "task",
     "optimizer",
@@ -38,7 +43,7 @@ _COLUMNS = {
 }
 
 
-def export_curves(home: Path, path: Path, *, without: Collection[str] = ()) -> str:
+def export_curves(home: Path, path: Path, *, without: Collection[str] = (), keepbits: int = KEEPBITS) -> str:
     """Writes the curves of a workspace to `path`, which is replaced whole or not at all. Returns what was written.
 
     A row: task (fingerprint), task_name, optimizer (a baseline's name, or a fingerprint), role, hyperparameters
@@ -50,12 +55,16 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = ()) -> s
       home: Of the workspace.
       path: Of the file, .parquet.
       without: Splits to leave out, for a smaller file.
+      keepbits: Of the 23 bits of a loss's fraction, for a smaller file: losses are rounded to 2^-(keepbits + 1) of
+        themselves, and the file says so.
 
     Raises:
-      ValueError: If the file would not be parquet, no curve has a split that is to be left out, or an evaluation
-        reads it.
+      ValueError: If the file would not be parquet, no curve has a split that is to be left out, an evaluation
+        reads it, or the bits are none or too many.
     """
     target = _parquet(path, "an export")
+    if not 1 <= keepbits <= KEEPBITS:
+        raise ValueError(f"`keepbits` must be from 1 to {KEEPBITS}, got {keepbits}")
     if needed := sorted(NEEDED & set(without)):
         raise ValueError(f"`without` must not have {', '.join(needed)}: every evaluation reads it.")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
@@ -68,6 +77,8 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = ()) -> s
             f"`without` must name splits of the curves, {', '.join(sorted(known))}; got {unknown}"
         )
     table = table.drop_columns([f"{_LOSS}{split}" for split in known.intersection(without)])
+    if keepbits < KEEPBITS:
+        table = _rounded(table, keepbits)
     partial = target.with_name(f".{target.name}.part")
     with explain_os_errors(target, "export the curves"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +98,10 @@ def import_curves(home: Path, path: Path) -> str:
       StorageError: If there is no such file, or it is no export of curves; nothing is added.
     """
     source = _parquet(path, "an import")
-    rows = [_row(record, source) for record in _read(source)]  # all are read before any is added
+    table = _read(source)
+    label = source.name + _rounding(table)
+    # All are read before any is added.
+    rows = [_row(record, source, label) for record in table.to_pylist()]
     store = CurveStore(Workspace(home).curves)
     fate = Counter(_add(store, row) for row in rows)
     return f"{len(rows)} curves in {source}: " + ", ".join(f"{count} {what}" for what, count in fate.items())
@@ -102,6 +116,26 @@ def _narrow(table: pa.Table) -> pa.Table:
             if np.array_equal(np.asarray(wide.flatten()), np.asarray(narrow.flatten()), equal_nan=True):
                 table = table.set_column(place, name, narrow)
     return table
+
+
+def _rounded(table: pa.Table, keepbits: int) -> pa.Table:
+    """Returns the table with losses rounded, those that are not finite as they are."""
+    codec = BitRound(keepbits)
+    for place, name in enumerate(table.column_names):
+        if name.startswith(_LOSS):
+            column = table.column(name).combine_chunks()
+            values = np.asarray(column.values, np.float32)
+            rounded = np.where(np.isfinite(values), codec.decode(codec.encode(values)), values)
+            # A curve may lack a split: that is no list, not an empty one.
+            shorter = pa.ListArray.from_arrays(column.offsets, pa.array(rounded), mask=column.is_null())
+            table = table.set_column(place, name, shorter)
+    return table.replace_schema_metadata({_KEEPBITS: str(keepbits)})
+
+
+def _rounding(table: pa.Table) -> str:
+    """Returns what a reader has to know of a file whose losses were rounded."""
+    keepbits = (table.schema.metadata or {}).get(_KEEPBITS)
+    return f" (losses rounded to {keepbits.decode()} bits)" if keepbits else ""
 
 
 def _encodings(table: pa.Table) -> dict[str, list[str]]:
@@ -126,7 +160,7 @@ def _parquet(path: Path, what: str) -> Path:
     return check_path(path, what)
 
 
-def _read(source: Path) -> list[dict[str, Any]]:
+def _read(source: Path) -> pa.Table:
     if not source.is_file():
         raise StorageError(f"there is no file `{source}`. `keirin curves export` writes one.")
     try:
@@ -142,8 +176,7 @@ def _read(source: Path) -> list[dict[str, Any]]:
             f"`{source}` is no export of curves: it lacks the columns {', '.join(sorted(missing))}. "
             "`keirin curves export` writes one that has them."
         )
-    records: list[dict[str, Any]] = table.to_pylist()
-    return records
+    return table
 
 
 def _left_out(damaged: Sequence[Path]) -> str:
@@ -169,7 +202,7 @@ def _record(row: CurveRow) -> dict[str, object]:
     }
 
 
-def _row(record: dict[str, Any], source: Path) -> CurveRow:
+def _row(record: dict[str, Any], source: Path, label: str) -> CurveRow:
     losses = {
         name: values for name, values in record.items() if name.startswith(_LOSS) and values is not None
     }
@@ -190,7 +223,7 @@ def _row(record: dict[str, Any], source: Path) -> CurveRow:
                 name.removeprefix(_LOSS): np.asarray(values, np.float64) for name, values in losses.items()
             },
             seconds=float(record["seconds"]),
-            labels={name: str(record.get(name) or "") for name in LABELS} | {IMPORTED: source.name},
+            labels={name: str(record.get(name) or "") for name in LABELS} | {IMPORTED: label},
         )
     except (TypeError, ValueError) as error:
         raise StorageError(f"`{source}` has a row that is no curve: {error}. Export it again.") from error

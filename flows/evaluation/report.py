@@ -19,6 +19,7 @@ from curriculum.evaluation.summary import (
 )
 from curriculum.training_domain import TrainingDomain, is_familiar, is_held_out
 from flows.evaluation.curves import LEARNED, Curves
+from flows.evaluation.head_to_head import head_to_head_rows
 from flows.evaluation.losses import loss_rows
 from flows.evaluation.tables import build_tables, twice_rows
 from flows.reporting import (
@@ -114,6 +115,7 @@ def build_report(
             for task, result in zip(tasks, summary.tasks, strict=True)
         ),
         tables=build_tables(summary, tasks, batches, label),
+        head_to_head=head_to_head_rows(summary, tasks, batches, label),
         losses=loss_rows(summary, tasks, batches, label),
         twice_as_fast=twice_rows(summary, label),
         remarks=(*_remarks(summary), *_imported(curves)),

@@ -32,6 +32,7 @@ BEST_OF = (
     "As many trainings per task as the second column says, of which the one with the lowest loss counts "
     "(VeLO, Tables 2 and 4). Choosing by the very loss that is reported flatters whoever has many trials."
 )
+ALL_BASELINES = "best of all baselines"
 
 CLOCK = (
     "Steps weighed with what they cost: one training alone on a core, the learned optimizer and Adam in turns in "
@@ -122,7 +123,7 @@ def _aggregates(optimizers: Sequence[TrialLosses]) -> list[Row]:
     groups = {
         "best of every Shampoo": [o for o in optimizers if o.name in SHAMPOOS],
         "best of everything else": [o for o in optimizers if o.name not in SHAMPOOS],
-        "best of all baselines": list(optimizers),
+        ALL_BASELINES: list(optimizers),
     }
     if not groups["best of every Shampoo"]:
         del groups["best of every Shampoo"], groups["best of everything else"]

@@ -36,6 +36,7 @@ from flows.reporting.evaluation_rows import (
     clock_name,
     untrained_name,
 )
+from flows.reporting.head_to_head_plot import head_to_head_png
 from flows.reporting.html import render_html
 from flows.reporting.pictures import Picture, evaluation_pictures, report_pictures
 from flows.reporting.runtime_plots import accepted_tasks_png, runtime_model_families_png, runtime_model_png
@@ -73,6 +74,7 @@ __all__ = [
     "clock_name",
     "comparison_png",
     "evaluation_pictures",
+    "head_to_head_png",
     "headline",
     "learning_curves_png",
     "meta_training_png",

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from curriculum.evaluation.head_to_head import HeadToHeadRow
 from curriculum.evaluation.normalized_loss import LossRow
 from flows.reporting.evaluation_rows import ComparisonTable, HorizonRow, TwiceRow
 from flows.reporting.report_model import EndOfInterval, ReportModel, require_equal_lengths
@@ -231,6 +232,8 @@ class EvaluationReport(ReportModel):
     tasks: tuple[TaskReport, ...]
     loss_label: str = "training loss"
     tables: tuple[ComparisonTable, ...] = ()
+    head_to_head: tuple[HeadToHeadRow, ...] = ()
+    """How often the candidate ended lower than each of the others."""
     losses: tuple[LossRow, ...] = ()
     """Normalised final losses of every optimizer."""
     twice_as_fast: tuple[TwiceRow, ...] = ()

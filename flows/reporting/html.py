@@ -16,6 +16,7 @@ from flows.reporting.comparison_plot import compared_tables, comparison_height, 
 from flows.reporting.data import EvaluationReport, PhaseReport, ReportData, StageReport
 from flows.reporting.evaluation_plots import compared_baselines, draw_learning_curves, draw_speedup_cdf
 from flows.reporting.formatting import count_text, percent_text, plural, seconds_text, times_text
+from flows.reporting.head_to_head_plot import draw_head_to_head
 from flows.reporting.runtime_plots import draw_accepted, draw_runtime_model, families_figure
 from flows.reporting.statistics import headline_tasks
 from flows.reporting.table_views import mean_tiles, table_views, tables_lead
@@ -75,6 +76,7 @@ def render_html(data: ReportData) -> str:
         legend=_legend(data.evaluation),
         cdfs=_cdf_plots(data.evaluation),
         comparisons=_comparison_plots(data.evaluation),
+        head_to_head=_head_to_head_plot(data.evaluation),
         tables=table_views(data.evaluation) if data.evaluation else [],
         tables_lead=tables_lead(data.evaluation) if data.evaluation and data.evaluation.baselines else "",
         phases=[(phase, _phase_plot(phase, n), phase_facts(phase)) for n, phase in enumerate(data.phases)],
@@ -137,6 +139,15 @@ def _comparison_plots(evaluation: EvaluationReport | None) -> list[Plot]:
         svg = to_svg(figure, name=f"compared{number}", title=f"{table.title}: interquartile means")
         plots.append(Plot(table.title, svg))
     return plots
+
+
+def _head_to_head_plot(evaluation: EvaluationReport | None) -> Plot | None:
+    if evaluation is None or not evaluation.head_to_head:
+        return None
+    figure, (axes,) = new_figure(THEMED, 5.4, comparison_height(len(evaluation.head_to_head)))
+    draw_head_to_head(axes, evaluation, THEMED)
+    title = f"Head to head: how often {evaluation.candidate.label} ends lower"
+    return Plot(title, to_svg(figure, name="headtohead", title=title))
 
 
 def _phase_plot(phase: PhaseReport, number: int) -> Plot:

@@ -8,6 +8,7 @@ from flows.reporting.comparison_plot import compared_tables, comparison_png
 from flows.reporting.data import ReportData
 from flows.reporting.evaluation_plots import compared_baselines, learning_curves_png, speedup_cdf_png
 from flows.reporting.formatting import plural
+from flows.reporting.head_to_head_plot import head_to_head_png
 from flows.reporting.statistics import headline_tasks
 from flows.reporting.training_plots import meta_training_png
 
@@ -33,6 +34,9 @@ def evaluation_pictures(data: ReportData) -> list[Picture]:
     if compared_tables(evaluation):
         caption = f"Interquartile mean of every optimizer, with 95 % intervals over seeds and tasks; {count}."
         found.append(Picture("comparison", comparison_png(data), caption))
+    if evaluation.head_to_head:
+        caption = f"How often the candidate ends lower than each of the others, with 95 % intervals; {count}."
+        found.append(Picture("head-to-head", head_to_head_png(data), caption))
     if evaluation.tasks:
         found.append(
             Picture("learning-curves", learning_curves_png(data), "Learning curves of every optimizer.")

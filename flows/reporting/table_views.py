@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curriculum.evaluation.comparison import MAX_COST, MAX_SPEEDUP, QUANTILES, Row, quantile_name
+from curriculum.evaluation.head_to_head import HeadToHeadRow
 from curriculum.evaluation.normalized_loss import LossRow
 from flows.reporting.data import EvaluationReport, TaskReport
 from flows.reporting.evaluation_rows import clock_name
@@ -66,7 +67,12 @@ def table_views(evaluation: EvaluationReport) -> list[TableView]:
                 rows=tuple((count_text(h.horizon), *_cells("", h.row)[2:]) for h in evaluation.horizons),
             )
         )
-    views += [_twice_as_fast(evaluation), _losses(evaluation), _families(evaluation)]
+    views += [
+        _head_to_head(evaluation),
+        _twice_as_fast(evaluation),
+        _losses(evaluation),
+        _families(evaluation),
+    ]
     return [view for view in views if view.rows]
 
 
@@ -137,8 +143,39 @@ def _count(rows: Sequence[Row]) -> str:
     return f"n = {_n(rows[0])} in every row."
 
 
-def _n(row: Row | LossRow) -> str:
+def _n(row: Row | LossRow | HeadToHeadRow) -> str:
     return f"{plural(row.num_tasks, 'task')} × {plural(row.num_seeds, 'seed')}"
+
+
+def _head_to_head(evaluation: EvaluationReport) -> TableView:
+    """The strongest opponent first."""
+    rows, label = evaluation.head_to_head, evaluation.candidate.label
+    note = (
+        f"How often {label} ends lower than each of the others, on the same task with the same seed: the "
+        "probability of improvement (Agarwal et al. 2021), a mean over tasks, a tie counting half. It knows no "
+        "normaliser and no cap, and does not say by how much. Won and lost are tasks, by the mean loss over seeds. "
+    )
+    return TableView(
+        title="Head to head",
+        note=note + (f"n = {_n(rows[0])} in every row." if rows else ""),
+        head=("against", COLUMNS[0], "ends lower", "95 %, other seeds", "95 %, other tasks", "won", "lost"),
+        rows=tuple(
+            (
+                row.name,
+                count_text(row.num_trials),
+                percent_text(row.probability),
+                _percent_interval(row.over_seeds),
+                _percent_interval(row.over_tasks),
+                str(row.num_won),
+                str(row.num_lost),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _percent_interval(ends: tuple[float, float] | None) -> str:
+    return DASH if ends is None else " to ".join(f"{100 * end:.0f}" for end in ends) + "\u202f%"
 
 
 def _twice_as_fast(evaluation: EvaluationReport) -> TableView:

@@ -65,6 +65,30 @@ def test_rows_are_sorted_by_what_was_computed(tmp_path: Path) -> None:
     assert [(key.task, key.horizon, key.seed) for key in stored] != keys
 
 
+def test_rounded_losses_are_near_and_the_file_and_its_curves_say_so(tmp_path: Path) -> None:
+    fewer = replace(curve(1), losses={s: v for s, v in curve(1).losses.items() if s != "outer_valid"})
+    for row in (curve(0), fewer):
+        store_of(tmp_path / "there").append(row)
+    path = tmp_path / "curves.parquet"
+    export_curves(tmp_path / "there", path, keepbits=12)
+    import_curves(tmp_path / "here", path)
+    found = store_of(tmp_path / "here").get(curve(0).key)
+    assert found is not None
+    assert found.labels[IMPORTED] == "curves.parquet (losses rounded to 12 bits)"
+    for split, exact in curve(0).losses.items():
+        rounded = found.losses[split].astype(np.float32)
+        assert abs(rounded[0] / exact[0] - 1.0) <= 2.0**-13
+        assert rounded[0] != exact[0]
+        assert int(rounded[:1].view(np.uint32)[0]) % 2**11 == 0  # the other 11 bits are zeros
+        np.testing.assert_array_equal(rounded[1], exact[1])  # NaN and infinities
+    lacking = store_of(tmp_path / "here").get(curve(1).key)
+    assert lacking is not None
+    assert set(lacking.losses) == {"train", "test"}
+    for bits in (0, 24):
+        with pytest.raises(ValueError, match=f"from 1 to 23, got {bits}"):
+            export_curves(tmp_path / "there", path, keepbits=bits)
+
+
 def test_an_imported_curve_is_the_exported_one_and_says_so(tmp_path: Path) -> None:
     path = exported(tmp_path, curve(0), curve(1))
     assert import_curves(tmp_path / "here", path) == f"2 curves in {path}: 2 added"

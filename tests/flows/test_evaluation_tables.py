@@ -17,6 +17,7 @@ from curriculum.phases import get_phase
 from curriculum.training_domain import domain_of
 from flows.artifacts import ArtifactSpec
 from flows.evaluation.curves import TRIALS_PER_UNIT, Curves, _joined, hyperparameters, plan_baselines
+from flows.evaluation.head_to_head import head_to_head_rows
 from flows.evaluation.records import find_evaluation, record_evaluation
 from flows.evaluation.report import build_report, build_summary
 from flows.evaluation.settings import VERSION, evaluation_tasks
@@ -126,6 +127,47 @@ def test_normalised_losses_put_the_best_first() -> None:
     assert adam["per task Adam"].train_median == adam["per task Adam"].train_mean == 0.0
     assert all(-1.0 <= row.train_median <= 1.0 for row in rows)
     assert adam["per task Adam"].test_mean == pytest.approx(0.0)  # the other data's loss is a multiple
+
+
+def test_head_to_head_is_against_the_initialisation_and_every_baseline_with_one_training_and_with_all() -> (
+    None
+):
+    """The made-up candidate ends lowest of all, its initialisation beside the slower half of the trials."""
+    report = report_of((domain_of(get_phase("short_horizon")),))
+    rows = {row.name: row for row in report.head_to_head}
+    single, several, *_ = report.tables
+    one_each = {row.name.split(",")[0]: row for row in single.rows if row.name != "pacer v3"}
+    assert {name.split(",")[0] for name, row in rows.items() if row.num_trials == 1} == set(one_each)
+    assert {name for name, row in rows.items() if row.num_trials > 1} == {
+        row.name for row in several.rows if row.num_trials > 1 and "best of 5" not in row.name
+    }
+    assert {(r.probability, r.num_won, r.num_lost, r.num_tasks) for r in rows.values()} == {(1.0, 3, 0, 3)}
+    assert all(row.num_seeds == CONFIG.num_seeds for row in rows.values())
+
+
+def test_head_to_head_has_the_strongest_first_and_says_its_n() -> None:
+    """With the two learned ones swapped: the candidate falls slower than most trials, and faster than some."""
+    curves = batches(np.random.default_rng(0))
+    for task in TASKS:
+        learned = curves[task.name, "learned"]
+        curves[task.name, "learned"] = CurveBatch(
+            learned.step, {name: values[::-1] for name, values in learned.losses.items()}, 2e-4
+        )
+    summary = build_summary(TASKS, curves, CONFIG, ())
+    rows = head_to_head_rows(summary, TASKS, curves, "pacer v3")
+    assert [row.probability for row in rows] == sorted(row.probability for row in rows)
+    assert len({row.probability for row in rows}) > 2
+    assert rows[0].probability == 0.0
+    by_name = {row.name: row for row in rows}
+    assert by_name["pacer v3 before training"].probability == 0.0
+    assert by_name["tuned Muon, best of 15"].probability <= next(
+        row.probability for row in rows if row.name.startswith("Muon, ")
+    )
+    assert by_name["best of all baselines"].num_trials == sum(trials.num_trials for trials in CONFIG.trials)
+    report = report_of(())
+    (view,) = (view for view in table_views(report) if view.title == "Head to head")
+    assert "n = 4 tasks × 2 seeds in every row" in view.note
+    assert view.rows[0][2:] == ("100\u202f%", "100 to 100\u202f%", "100 to 100\u202f%", "4", "0")
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:

@@ -276,6 +276,7 @@ def test_every_flow_leaves_its_artifacts(story: Story) -> None:
         "evaluation-result": "markdown",
         "learning-curves": "image",
         "speedup-cdf": "image",
+        "head-to-head": "image",
         "gate": "table",
         "decision": "markdown",
         "result": "markdown",

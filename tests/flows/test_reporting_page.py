@@ -12,6 +12,7 @@ from report_reading import console_text, read
 from flows import reporting
 from flows.reporting import ReportData
 from flows.reporting.comparison_plot import compared_tables, draw_comparison
+from flows.reporting.head_to_head_plot import draw_head_to_head
 from flows.reporting.themes import LIGHT, new_figure
 from flows.reporting.views import worst_rows
 
@@ -94,7 +95,7 @@ def test_tables_with_baselines_have_a_picture_and_the_one_by_the_clock_has_none(
     for title in drawn:
         assert page.count(f"{title}: interquartile means") == 1
     assert "By the clock: interquartile means" not in page
-    alone = data.evaluation.model_copy(update={"tables": data.evaluation.tables[2:]})
+    alone = data.evaluation.model_copy(update={"tables": data.evaluation.tables[2:], "head_to_head": ()})
     without = data.model_copy(update={"evaluation": alone})
     assert "interquartile means" not in reporting.render_html(without)
     assert [picture.name for picture in reporting.report_pictures(without)] == [
@@ -102,8 +103,9 @@ def test_tables_with_baselines_have_a_picture_and_the_one_by_the_clock_has_none(
         "speedup-cdf",
         "learning-curves",
     ]
-    with pytest.raises(ValueError, match="keirin evaluate"):
-        reporting.comparison_png(without)
+    for draw in (reporting.comparison_png, reporting.head_to_head_png):
+        with pytest.raises(ValueError, match="keirin evaluate"):
+            draw(without)
 
 
 def test_a_row_s_place_in_the_picture_is_its_mean_and_what_is_not_known_points_there(
@@ -127,6 +129,22 @@ def test_a_row_s_place_in_the_picture_is_its_mean_and_what_is_not_known_points_t
     assert np.asarray(marks[0].get_xdata())[0] == axes.get_xlim()[0]
     at_least = [np.asarray(line.get_xdata())[0] for line in other.lines if line.get_marker() == ">"]
     assert at_least == pytest.approx([2.25, 1.1 * 2.4, 2.4])
+
+
+def test_head_to_head_has_a_picture_and_its_strongest_opponent_on_top(data: ReportData, page: str) -> None:
+    assert data.evaluation is not None
+    assert page.count("Head to head: how often meta-trained pacer ends lower") >= 1
+    figure, (axes,) = new_figure(LIGHT, 6.0, 3.0)
+    draw_head_to_head(axes, data.evaluation, LIGHT)
+    del figure
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["meta-trained pacer before training", "best of all baselines"]
+    dots = {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"}
+    never, mostly = data.evaluation.head_to_head
+    assert dots == {0: mostly.probability, 1: never.probability}
+    assert never.probability == 0.0
+    assert 0.5 < mostly.probability < 1.0
+    assert {tuple(line.get_xdata()) for line in axes.lines} >= {mostly.over_seeds, mostly.over_tasks}
 
 
 def test_page_escapes_what_it_is_given(data: ReportData) -> None:

@@ -19,6 +19,7 @@ PNG_FUNCTIONS: tuple[Callable[[ReportData], bytes], ...] = (
     reporting.meta_training_png,
     reporting.speedup_cdf_png,
     reporting.comparison_png,
+    reporting.head_to_head_png,
     reporting.learning_curves_png,
     reporting.runtime_model_png,
     reporting.runtime_model_families_png,

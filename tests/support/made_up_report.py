@@ -9,6 +9,7 @@ from statistics import median
 import numpy as np
 
 from curriculum.evaluation.comparison import Row
+from curriculum.evaluation.head_to_head import make_head_to_head_row
 from flows.reporting import (
     AcceptedTasks,
     ComparisonTable,
@@ -104,6 +105,11 @@ def learning_curve(optimizer: str, rng: np.random.Generator, *, speed: float, le
         seconds_per_step={"adam": 2.1e-4, "adamw": 2.2e-4}.get(optimizer, 3.4e-4),
         tuned=tuned,
     )
+
+
+def made_up_losses(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns final losses [tasks, seeds] and [tasks, trials, seeds] of which the first are mostly lower."""
+    return rng.uniform(0.0, 1.0, (6, 3)), rng.uniform(0.2, 1.2, (6, 1, 3))
 
 
 def make_task(index: int, rng: np.random.Generator) -> TaskReport:
@@ -280,6 +286,10 @@ def made_up_report() -> ReportData:
             optimizers=OPTIMIZERS,
             tasks=tuple(make_task(i, rng) for i in range(len(TASKS))),
             tables=comparison_tables(),
+            head_to_head=(
+                make_head_to_head_row("best of all baselines", np.ones((6, 3)), np.full((6, 9, 3), 0.5)),
+                make_head_to_head_row("meta-trained pacer before training", *made_up_losses(rng)),
+            ),
         ),
         promotion=PromotionReport(
             promoted=True,
