@@ -15,8 +15,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from curriculum.evaluation.comparison import Row
+from curriculum.evaluation.head_to_head import HeadToHeadRow
 from curriculum.evaluation.summary import INITIALISATION
-from flows.reporting import EvaluationReport, ReportData, comparison_png, render_html, speedup_cdf_png
+from flows.reporting import (
+    EvaluationReport,
+    ReportData,
+    comparison_png,
+    head_to_head_png,
+    render_html,
+    speedup_cdf_png,
+    untrained_name,
+)
 from flows.reporting.data import TaskReport
 from flows.reporting.statistics import task_speedup
 from flows.reporting.table_views import table_views
@@ -88,6 +97,34 @@ def losses_table(evaluations: Iterable[EvaluationReport]) -> str:
     return _table(LOSSES, lines)
 
 
+def head_to_head_table(pacer: EvaluationReport, velo: EvaluationReport) -> str:
+    """Returns how often each of the two ended lower than each opponent, `pacer`'s strongest first."""
+    columns = [
+        {_opponent(row.name, report.candidate.label): row for row in report.head_to_head}
+        for report in (pacer, velo)
+    ]
+    lines = []
+    for name in columns[0]:
+        cells = [str(columns[0][name].num_trials)]
+        for row in (column[name] for column in columns):
+            cells.append(f"{100 * row.probability:.0f} %")
+            cells += [
+                "–" if ends is None else f"{100 * ends[0]:.0f}–{100 * ends[1]:.0f}" for ends in _ends(row)
+            ]
+            cells.append(f"{row.num_won}:{row.num_lost}")
+        lines.append([name, *cells])
+    each = ("over seeds", "over tasks", "tasks")
+    return _table(["against", "trainings", "`pacer` lower", *each, "`velo` lower", *each], lines)
+
+
+def _ends(row: HeadToHeadRow) -> tuple[tuple[float, float] | None, ...]:
+    return row.over_seeds, row.over_tasks
+
+
+def _opponent(name: str, candidate: str) -> str:
+    return "itself before training" if name == untrained_name(candidate) else name
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([_line(head), "|---" * len(head) + "|", *map(_line, rows)])
 
@@ -149,6 +186,7 @@ def tables(reports: dict[tuple[str, int], EvaluationReport]) -> dict[str, str]:
         found[f"one-{horizon}"] = markdown(one_setting_each(merged(both, "One training per task")), COLUMNS)
         best = merged(both, "The best of several trainings per task")
         found[f"best-{horizon}"] = markdown(best, TRAININGS | COLUMNS)
+        found[f"head-{horizon}"] = head_to_head_table(*both)
         found[f"losses-{horizon}"] = losses_table(both)
         found[f"clock-{horizon}"] = markdown(merged(both, "By the clock"), COLUMNS)
     return found
@@ -185,6 +223,7 @@ def main() -> None:
             stem = f"{STEM[horizon]}-{candidate}"
             (DOCS / "images" / f"{stem}-cdf.png").write_bytes(speedup_cdf_png(data))
             (DOCS / "images" / f"{stem}-comparison.png").write_bytes(comparison_png(data))
+            (DOCS / "images" / f"{stem}-head-to-head.png").write_bytes(head_to_head_png(data))
             (DOCS / "reports" / f"{stem}.html").write_text(render_html(_without_home(data)), "utf-8")
     page = PAGE.read_text("utf-8")
     for name, table in tables(reports).items():

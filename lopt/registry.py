@@ -42,6 +42,20 @@ def lookup(registry: Mapping[str, T], name: str, *, kind: str) -> T:
     raise UnknownNameError(unknown_name_message(kind, name, list(registry)))
 
 
+def known_names(registry: Mapping[str, Any], names: tuple[str, ...], *, kind: str) -> tuple[str, ...]:
+    """Returns `names`, a choice of a registry's entries, as they are.
+
+    Raises:
+      ValueError: If there is none, or one stands there twice.
+      UnknownNameError: If the registry lacks one.
+    """
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"every {kind} must be named once, and at least one, got {names}")
+    for name in names:
+        lookup(registry, name, kind=kind)
+    return names
+
+
 def any_of(registry: Mapping[str, type[Any]], discriminator: str) -> Any:
     """Returns the pydantic type "any entry of `registry`", told apart by the field `discriminator`."""
     members = tuple(registry.values())

@@ -32,7 +32,7 @@ from lopt.features import published as pf
 from lopt.features import stacks as st
 from lopt.features.compiled_once import compiled_once
 from lopt.features.iteration import PUBLISHED_TIMESCALES, tanh_iteration
-from lopt.registry import lookup
+from lopt.registry import known_names
 from lopt.rules.per_parameter_network import MAX_NARROW, DenseLayer, narrow_mlp, rms_scales, wide_mlp
 from lopt.types import PRNGKey, Scalar, Theta
 
@@ -79,20 +79,11 @@ class AdafactorMlpConfig(ArchitectureConfig):
     @field_validator("features")
     @classmethod
     def _known_features(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"`features` must name at least one feature group, and each once, got {names}")
-        for name in names:
-            lookup(pf.PUBLISHED_FEATURES, name, kind="per-parameter feature")
-        return names
+        return known_names(pf.PUBLISHED_FEATURES, names, kind="per-parameter feature")
 
     @model_validator(mode="after")
     def _paired_decays(self) -> Self:
-        momenta, factored = len(self.momentum_decays), len(self.factored_decays)
-        if "factored_momentum" in self.features and momenta != factored:
-            raise ValueError(
-                "the feature 'factored_momentum' pairs `momentum_decays` with `factored_decays`, which must be "
-                f"equally many, got {momenta} and {factored}; leave the feature out, or add decays"
-            )
+        pf.require_paired_decays(self.features, len(self.momentum_decays), len(self.factored_decays))
         return self
 
     @classmethod

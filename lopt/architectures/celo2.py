@@ -136,12 +136,7 @@ class Celo2Config(ArchitectureConfig):
 
     @model_validator(mode="after")
     def _paired_decays(self) -> Self:
-        momenta, factored = len(self.momentum_decays), len(self.factored_decays)
-        if "factored_momentum" in self.features and momenta != factored:
-            raise ValueError(
-                "the feature 'factored_momentum' pairs `momentum_decays` with `factored_decays`, which must be "
-                f"equally many, got {momenta} and {factored}; leave the feature out, or add decays"
-            )
+        pf.require_paired_decays(self.features, len(self.momentum_decays), len(self.factored_decays))
         return self
 
     @classmethod

@@ -39,7 +39,7 @@ from lopt.features import stacks as st
 from lopt.features.adam_terms import ADAM_DECAYS, ADAM_TERMS, adam_decays, adam_term_sizes, adam_terms
 from lopt.features.chunks import over_parameters
 from lopt.features.iteration import PAPER_TIMESCALES, PUBLISHED_TIMESCALES, tanh_iteration
-from lopt.registry import lookup
+from lopt.registry import known_names
 from lopt.rules.per_parameter_network import DenseLayer, wide_mlp
 from lopt.types import PRNGKey, Scalar, Theta
 
@@ -77,11 +77,7 @@ class PerParameterMlpConfig(ArchitectureConfig):
     @field_validator("features")
     @classmethod
     def _known_features(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"`features` must name at least one feature group, and each once, got {names}")
-        for name in names:
-            lookup(ADAM_TERMS, name, kind="per-parameter feature")
-        return names
+        return known_names(ADAM_TERMS, names, kind="per-parameter feature")
 
     @classmethod
     def released(cls, **changes: Any) -> PerParameterMlpConfig:

@@ -23,7 +23,6 @@ sinusoids of the step as in [2], see `lopt.features.sinusoids`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
@@ -42,7 +41,7 @@ from lopt.features import rolling as ro
 from lopt.features import rolling_clip as rc
 from lopt.features import stacks as st
 from lopt.features import tensor_statistics as ts
-from lopt.registry import lookup
+from lopt.registry import known_names
 from lopt.rules.rnn_mlp import RuleSettings, steps_and_messages
 from lopt.types import PRNGKey, Scalar, Theta
 from lopt.validation_loss import ValidationRequest
@@ -100,17 +99,17 @@ class RnnMlpConfig(ArchitectureConfig):
     @field_validator("features")
     @classmethod
     def _known_features(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, ro.ROLLING_FEATURES, "per-parameter feature")
+        return known_names(ro.ROLLING_FEATURES, names, kind="per-parameter feature")
 
     @field_validator("context")
     @classmethod
     def _known_context(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, ts.CONTEXT, "tensor context")
+        return known_names(ts.CONTEXT, names, kind="tensor context")
 
     @field_validator("summaries")
     @classmethod
     def _known_summaries(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, ts.SUMMARIES, "tensor summary")
+        return known_names(ts.SUMMARIES, names, kind="tensor summary")
 
     @classmethod
     def released(cls, **changes: Any) -> RnnMlpConfig:
@@ -154,14 +153,6 @@ class RnnMlpConfig(ArchitectureConfig):
     def build(self) -> RnnMlp:
         """Returns the optimizer."""
         return RnnMlp(self)
-
-
-def _known(names: tuple[str, ...], registry: Mapping[str, Any], kind: str) -> tuple[str, ...]:
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"every {kind} must be named once, and at least one, got {names}")
-    for name in names:
-        lookup(registry, name, kind=kind)
-    return names
 
 
 class RnnMlp:

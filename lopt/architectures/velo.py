@@ -33,7 +33,7 @@ from lopt.features import stacks as st
 from lopt.features.compiled_once import compiled_once
 from lopt.features.progress import tanh_fraction
 from lopt.features.tensor_summary import summarize_tensors, summary_sizes
-from lopt.registry import lookup
+from lopt.registry import known_names
 from lopt.rules.per_parameter_network import DenseLayer, narrow_mlp, rms_scales
 from lopt.types import PRNGKey, Scalar, Theta
 
@@ -78,12 +78,12 @@ class VeloConfig(ArchitectureConfig):
     @field_validator("features")
     @classmethod
     def _known_features(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, pf.PUBLISHED_FEATURES, "per-parameter feature")
+        return known_names(pf.PUBLISHED_FEATURES, names, kind="per-parameter feature")
 
     @field_validator("summaries")
     @classmethod
     def _known_summaries(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, summary_sizes(3, 1), "tensor summary")
+        return known_names(summary_sizes(3, 1), names, kind="tensor summary")
 
     @classmethod
     def released(cls, **sizes: int) -> VeloConfig:
@@ -105,14 +105,6 @@ class VeloConfig(ArchitectureConfig):
     def build(self) -> Velo:
         """Returns the optimizer."""
         return Velo(self)
-
-
-def _known(names: tuple[str, ...], registry: Any, kind: str) -> tuple[str, ...]:
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"every {kind} must be named once, and at least one, got {names}")
-    for name in names:
-        lookup(registry, name, kind=kind)
-    return names
 
 
 class Velo:

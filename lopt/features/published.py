@@ -196,6 +196,15 @@ def feature_sizes(decays: Decays) -> dict[str, int]:
     return {name: many.get(name, 1) for name in PUBLISHED_FEATURES}
 
 
+def require_paired_decays(features: Sequence[str], momentum_decays: int, factored_decays: int) -> None:
+    """Raises a ValueError if the factored momentum, which pairs decays, is a feature and they are not as many."""
+    if "factored_momentum" in features and momentum_decays != factored_decays:
+        raise ValueError(
+            "the feature 'factored_momentum' pairs `momentum_decays` with `factored_decays`, which must be "
+            f"equally many, got {momentum_decays} and {factored_decays}; leave the feature out, or add decays"
+        )
+
+
 def compute_features(names: Sequence[str], inputs: FeatureInputs) -> list[jax.Array]:
     """Returns the named groups' arrays in the order of `names`, each broadcastable to [k, *shape]."""
     return [array for name in names for array in PUBLISHED_FEATURES[name](inputs)]

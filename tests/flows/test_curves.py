@@ -16,67 +16,37 @@ import pytest
 from dataset_files import write_mnist
 from prepared_datasets import prepare_mnist
 from rich.console import Console
+from spied_curves import SpyPool, compute, optimizer, task_on
 
 import flows.evaluation.curves
 import flows.evaluation.versions
 from curriculum.evaluation.baseline_budgets import Trials
 from curriculum.evaluation.curves import EVALUATION_SPLITS, CurveBatch, CurveUnit
 from curriculum.evaluation.summary import EvaluationConfig
-from curriculum.worker import InProcessWorkerPool
 from flows.evaluation.curves import CurveJob, compute_curves, plan_baselines, plan_jobs
 from flows.evaluation.missing_curves import MissingCurves, missing_curves
 from flows.evaluation.parquet import export_curves, import_curves
 from flows.evaluation.records import settings_fingerprint
 from flows.evaluation.settings import evaluation_spec
 from flows.evaluation.versions import CURVES_VERSION, data_versions
-from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Reporter
 from flows.session import Session
 from flows.settings import RuntimeSettings
-from lopt.architectures import ARCHITECTURES
 from lopt.config import derive
 from storage.datasets import WorkspaceReader
 from storage.errors import StorageError
 from storage.workspace import Workspace
 from task_generator.datasets.prepared import use_reader
-from task_generator.evaluation_set import EvaluationTask
 from task_generator.families import FAMILIES
 from task_generator.task_config import TaskConfig
 
 CONFIG = EvaluationConfig(
     horizon=10, points_per_horizon=2, normalizer_factor=1, num_seeds=3, baselines=("adam",)
 )
-SIZES = {"hidden_size": 4, "num_layers": 1, "image_size": 4, "batch_size": 8}
 made_up_units = pytest.mark.usefixtures("made_up")
 
 
-def task_on(dataset: str) -> EvaluationTask:
-    fields = {**SIZES, "dataset": dataset, "activation": "relu", "initializer": "normal"}
-    return EvaluationTask(name="t", config=TaskConfig(family=FAMILIES["mlp"].model_validate(fields)))
-
-
 DIGITS = task_on("digits")
-
-
-class SpyPool(InProcessWorkerPool):
-    """Runs units here, and notes the curves that each was asked for: (first number of the setting, seed)."""
-
-    def __init__(self) -> None:
-        self.units: list[set[tuple[float, int]]] = []
-
-    def imap_unordered(self, fn: Any, payloads: Sequence[Any], **options: Any) -> Iterator[tuple[int, Any]]:
-        for unit, settings, _ in payloads:
-            firsts = [float(np.ravel(jax.tree.leaves(setting)[0])[0]) for setting in settings]
-            self.units.append({(first, seed) for first in firsts for seed in unit.seeds})
-        return super().imap_unordered(fn, payloads, **options)
-
-    def taken(self) -> list[tuple[float, int]]:
-        """Returns what was asked for since the last time; a curve that was asked for twice is there twice."""
-        units, self.units = self.units, []
-        return sorted(curve for unit in units for curve in unit)
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -101,18 +71,6 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return CurveBatch(np.arange(2), losses, 1e-3)
 
     monkeypatch.setattr(flows.evaluation.curves, "curve_unit", curves)
-
-
-def compute(jobs: list[CurveJob], session: Session) -> dict[tuple[str, str], CurveBatch]:
-    return compute_curves(jobs, session, lambda _: None).batches
-
-
-def optimizer(value: float, initial: float = 0.0) -> OptimizerReference:
-    architecture = ARCHITECTURES["pacer"]().canonical_json()
-    theta, start = {"w": np.full(2, value, np.float32)}, {"w": np.full(2, initial, np.float32)}
-    return OptimizerReference(
-        "x", None, architecture, theta, 0, start, optimizer_fingerprint(architecture, theta)
-    )
 
 
 # --- What is missing ------------------------------------------------------------------------------------------

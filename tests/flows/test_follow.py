@@ -12,12 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from made_up_evaluations import made_up_evaluation
+from made_up_evaluations import made_up_curves, made_up_evaluation
 from rich.console import Console
 
 import flows.evaluation.curves
 import flows.following.checkpoints
-from curriculum.evaluation.curves import CurveBatch, CurveUnit
 from flows.artifacts import ArtifactSpec
 from flows.evaluate import run_evaluation
 from flows.evaluation.records import find_evaluation, record_evaluation
@@ -59,14 +58,6 @@ def one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     family = FAMILIES["mlp"].model_validate({**sizes, "activation": "relu", "initializer": "normal"})
     task = EvaluationTask(name="wide", config=TaskConfig(family=family))
     monkeypatch.setitem(EVALUATION_SETS, "heldout_demo", (task,))
-
-
-def made_up_curves(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
-    """Stands in for a unit: losses that fall at a rate of their own for every setting and seed."""
-    step = np.arange(unit.num_points) * unit.eval_every
-    rates = [float(np.mean([np.mean(leaf) for leaf in jax.tree.leaves(setting)])) for setting in settings]
-    slopes = np.asarray([[abs(rate) + 0.01 * seed for seed in unit.seeds] for rate in rates])
-    return CurveBatch(step, {"train": np.exp(-slopes[:, :, None] * step)}, 1e-3)
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from killed_commands import Command, is_alive
 
 from curriculum.phase import Mode, Phase, ThetaOptimizerConfig
 from flows.settings import RuntimeSettings
@@ -152,73 +151,12 @@ def new_home(fitted: Path, tmp_path: Path) -> Callable[[str], Path]:
     return copy
 
 
-class Command:
-    """A running `keirin train`, and every process that it has started so far."""
-
-    def __init__(self, home: Path, *, workers: int) -> None:
-        self.log = home / "command.log"
-        self._output = self.log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "train", "--home", str(home), "--workers", str(workers)],
-            env={**os.environ, **worker_environment(RuntimeSettings(home=home))},
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self.children: list[psutil.Process] = []
-        self.store = CheckpointStore(home / "checkpoints")
-
-    def steps(self) -> list[int]:
-        return [info.outer_step for info in self.store.list()]
-
-    def wait_for_step(self, outer_step: int, timeout: float = 300.0) -> None:
-        deadline = time.monotonic() + timeout
-        while max(self.steps(), default=-1) < outer_step:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
-        self.children = psutil.Process(self.process.pid).children(recursive=True)
-        assert len(self.children) >= 3  # workers, and a Prefect server on its lifeline
-
-    def workers(self) -> list[psutil.Process]:
-        return [child for child in self.children if _runs(child, "multiprocessing.spawn")]
-
-    def end(self, number: int | None = None, timeout: float = 300.0) -> int:
-        """Sends a signal if one is given; returns the exit code."""
-        if number is not None:
-            os.kill(self.process.pid, number)
-        code = self.process.wait(timeout)
-        self._output.close()
-        return code
-
-    def left_behind(self, timeout: float = 10.0) -> list[psutil.Process]:
-        """Returns the children that are still there after `timeout` seconds."""
-        gone_by = time.monotonic() + timeout
-        while (alive := [c for c in self.children if _is_alive(c)]) and time.monotonic() < gone_by:
-            time.sleep(0.1)
-        return alive
-
-
-def _runs(process: psutil.Process, text: str) -> bool:
-    try:
-        return text in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
 @pytest.fixture
 def start() -> Iterator[Callable[..., Command]]:
     commands: list[Command] = []
 
     def start(home: Path, *, workers: int) -> Command:
-        commands.append(Command(home, workers=workers))
+        commands.append(Command(COMMAND, home, workers=workers))
         return commands[-1]
 
     yield start
@@ -230,7 +168,7 @@ def start() -> Iterator[Callable[..., Command]]:
 
 
 def _still(process: Any) -> bool:
-    return process.poll() is None if isinstance(process, subprocess.Popen) else _is_alive(process)
+    return process.poll() is None if isinstance(process, subprocess.Popen) else is_alive(process)
 
 
 def final_digest(home: Path) -> str:

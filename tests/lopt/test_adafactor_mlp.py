@@ -312,8 +312,8 @@ def test_the_number_of_steps_is_checked_though_not_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"features": ()}, "at least one feature group"),
-        ({"features": ("gradient", "gradient")}, "each once"),
+        ({"features": ()}, "feature must be named once, and at least one"),
+        ({"features": ("gradient", "gradient")}, "must be named once"),
         ({"features": ("momentums",)}, "Did you mean 'momentum'"),
         ({"momentum_decays": (0.9, 0.99)}, "equally many, got 2 and 3"),
         ({"momentum_decays": (0.9, 0.99, 1.0)}, "less than 1"),

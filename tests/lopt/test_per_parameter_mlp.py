@@ -273,8 +273,8 @@ def test_the_number_of_steps_is_checked_though_not_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"features": ()}, "at least one feature group"),
-        ({"features": ("param", "param")}, "each once"),
+        ({"features": ()}, "feature must be named once, and at least one"),
+        ({"features": ("param", "param")}, "must be named once"),
         ({"features": ("momenta",)}, "Did you mean 'momentum'"),
         ({"decays": ()}, "at least 1 item"),
         ({"decays": (0.9, 1.0)}, "less than 1"),

@@ -1,11 +1,14 @@
-"""Evaluations with made-up speed-ups, for what is decided on them."""
+"""Evaluations with made-up speed-ups, for what is decided on them, and made-up curves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
+from curriculum.evaluation.curves import CurveBatch, CurveUnit
 from curriculum.evaluation.summary import (
     CANDIDATE,
     INITIALISATION,
@@ -61,3 +64,11 @@ def made_up_evaluation(
     )
     config = EvaluationConfig(horizon=horizon, num_seeds=num_seeds, normalizer_factor=factor)
     return EvaluationSummary(config=config, tasks=tasks)
+
+
+def made_up_curves(unit: CurveUnit, settings: Sequence[Any]) -> CurveBatch:
+    """Stands in for a unit: losses that fall at a rate of their own for every setting and seed."""
+    step = np.arange(unit.num_points) * unit.eval_every
+    rates = [float(np.mean([np.mean(leaf) for leaf in jax.tree.leaves(setting)])) for setting in settings]
+    slopes = np.asarray([[abs(rate) + 0.01 * seed for seed in unit.seeds] for rate in rates])
+    return CurveBatch(step, {"train": np.exp(-slopes[:, :, None] * step)}, 1e-3)
