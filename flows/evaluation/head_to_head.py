@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from curriculum.evaluation.comparison import TrialLosses
-from curriculum.evaluation.curves import CurveBatch
 from curriculum.evaluation.head_to_head import HeadToHeadRow, make_head_to_head_row
 from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationSummary
-from flows.evaluation.tables import ALL_BASELINES, headline_indices, trial_losses
+from flows.evaluation.tables import ALL_BASELINES, headline_indices
 from flows.reporting import untrained_name
-from task_generator.evaluation_set import EvaluationTask
 
 
 def head_to_head_rows(
-    summary: EvaluationSummary,
-    tasks: Sequence[EvaluationTask],
-    batches: Mapping[tuple[str, str], CurveBatch],
-    label: str,
+    summary: EvaluationSummary, optimizers: Sequence[TrialLosses], label: str
 ) -> tuple[HeadToHeadRow, ...]:
     """Returns a row for the candidate's initialisation, two for every baseline (its one setting for all tasks, the
     best of its trials per task), and one for the best of all baselines. The strongest opponent comes first.
 
     Args:
       summary: Of the evaluation.
-      tasks: In its order.
-      batches: Curves by (task name, optimizer).
+      optimizers: The baselines on the tasks of its headline.
       label: What the candidate is called.
     """
     ours = _learned(summary, CANDIDATE)
     opponents = {untrained_name(label): _learned(summary, INITIALISATION)[:, None]}
-    optimizers = trial_losses(summary.config, [tasks[n] for n in headline_indices(summary)], batches)
     for optimizer in optimizers:
         opponents |= _opponents(optimizer)
     if len(optimizers) > 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = (), keep
     if needed := sorted(NEEDED & set(without)):
         raise ValueError(f"`without` must not have {', '.join(needed)}: every evaluation reads it.")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
-    table = _narrow(pa.Table.from_pylist([_record(row) for row in rows]))
+    table = _with_losses(pa.Table.from_pylist([_record(row) for row in rows]), _narrow)
     if rows:
         table = table.sort_by([(name, "ascending") for name in _ORDER])
     known = {name.removeprefix(_LOSS) for name in table.column_names if name.startswith(_LOSS)}
@@ -78,12 +79,13 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = (), keep
         )
     table = table.drop_columns([f"{_LOSS}{split}" for split in known.intersection(without)])
     if keepbits < KEEPBITS:
-        table = _rounded(table, keepbits)
-    partial = target.with_name(f".{target.name}.part")
+        table = _with_losses(table, partial(_rounded, keepbits=keepbits))
+        table = table.replace_schema_metadata({_KEEPBITS: str(keepbits)})
+    unfinished = target.with_name(f".{target.name}.part")
     with explain_os_errors(target, "export the curves"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, partial, compression="zstd", compression_level=19, **_encodings(table))
-        partial.replace(target)
+        pq.write_table(table, unfinished, compression="zstd", compression_level=19, **_encodings(table))
+        unfinished.replace(target)
     return f"{len(rows)} curves in {target}{_left_out(damaged)}"
 
 
@@ -107,29 +109,27 @@ def import_curves(home: Path, path: Path) -> str:
     return f"{len(rows)} curves in {source}: " + ", ".join(f"{count} {what}" for what, count in fate.items())
 
 
-def _narrow(table: pa.Table) -> pa.Table:
-    """Returns the table with losses as float32 where they are float32's, as those that workers compute are."""
+def _with_losses(table: pa.Table, change: Callable[[pa.ListArray], pa.ListArray]) -> pa.Table:
+    """Returns the table with every column of losses changed."""
     for place, name in enumerate(table.column_names):
         if name.startswith(_LOSS):
-            wide = table.column(name).combine_chunks()
-            narrow = wide.cast(pa.list_(pa.float32()))
-            if np.array_equal(np.asarray(wide.flatten()), np.asarray(narrow.flatten()), equal_nan=True):
-                table = table.set_column(place, name, narrow)
+            table = table.set_column(place, name, change(table.column(name).combine_chunks()))
     return table
 
 
-def _rounded(table: pa.Table, keepbits: int) -> pa.Table:
-    """Returns the table with losses rounded, those that are not finite as they are."""
-    codec = BitRound(keepbits)
-    for place, name in enumerate(table.column_names):
-        if name.startswith(_LOSS):
-            column = table.column(name).combine_chunks()
-            values = np.asarray(column.values, np.float32)
-            rounded = np.where(np.isfinite(values), codec.decode(codec.encode(values)), values)
-            # A curve may lack a split: that is no list, not an empty one.
-            shorter = pa.ListArray.from_arrays(column.offsets, pa.array(rounded), mask=column.is_null())
-            table = table.set_column(place, name, shorter)
-    return table.replace_schema_metadata({_KEEPBITS: str(keepbits)})
+def _narrow(wide: pa.ListArray) -> pa.ListArray:
+    """Returns losses as float32 where they are float32's, as those that workers compute are."""
+    narrow = wide.cast(pa.list_(pa.float32()))
+    same = np.array_equal(np.asarray(wide.flatten()), np.asarray(narrow.flatten()), equal_nan=True)
+    return narrow if same else wide
+
+
+def _rounded(losses: pa.ListArray, keepbits: int) -> pa.ListArray:
+    """Returns losses rounded, those that are not finite as they are."""
+    codec, values = BitRound(keepbits), np.asarray(losses.values, np.float32)
+    rounded = np.where(np.isfinite(values), codec.decode(codec.encode(values)), values)
+    # A curve may lack a split: that is no list, not an empty one.
+    return pa.ListArray.from_arrays(losses.offsets, pa.array(rounded), mask=losses.is_null())
 
 
 def _rounding(table: pa.Table) -> str:

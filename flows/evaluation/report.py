@@ -21,7 +21,7 @@ from curriculum.training_domain import TrainingDomain, is_familiar, is_held_out
 from flows.evaluation.curves import LEARNED, Curves
 from flows.evaluation.head_to_head import head_to_head_rows
 from flows.evaluation.losses import loss_rows
-from flows.evaluation.tables import build_tables, twice_rows
+from flows.evaluation.tables import build_tables, headline_indices, trial_losses, twice_rows
 from flows.reporting import (
     EvaluationReport,
     OptimizerCurve,
@@ -96,6 +96,7 @@ def build_report(
     """
     config, batches = summary.config, curves.batches
     drawn = _drawn(config)
+    optimizers = trial_losses(config, [tasks[number] for number in headline_indices(summary)], batches)
     baselines = [OptimizerInfo(name=n, label=BASELINES[n].label, role="baseline") for n in drawn]
     if config.normalizer not in drawn:
         normalizer = _NORMALIZER_LABELS[config.normalizer]
@@ -114,8 +115,8 @@ def build_report(
             _task_report(task, result, batches, config, is_familiar(task.config, trained_on))
             for task, result in zip(tasks, summary.tasks, strict=True)
         ),
-        tables=build_tables(summary, tasks, batches, label),
-        head_to_head=head_to_head_rows(summary, tasks, batches, label),
+        tables=build_tables(summary, optimizers, label),
+        head_to_head=head_to_head_rows(summary, optimizers, label),
         losses=loss_rows(summary, tasks, batches, label),
         twice_as_fast=twice_rows(summary, label),
         remarks=(*_remarks(summary), *_imported(curves)),

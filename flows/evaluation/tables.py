@@ -53,20 +53,16 @@ def candidate_row(summary: EvaluationSummary, label: str) -> Row:
 
 def build_tables(
     summary: EvaluationSummary,
-    tasks: Sequence[EvaluationTask],
-    batches: Mapping[tuple[str, str], CurveBatch],
+    optimizers: Sequence[TrialLosses],
     label: str,
 ) -> tuple[ComparisonTable, ...]:
     """Returns the tables of single trainings and of the best of several.
 
     Args:
       summary: Of the evaluation.
-      tasks: In its order.
-      batches: Curves by (task name, baseline).
+      optimizers: The baselines on the tasks of its headline.
       label: What the candidate is called.
     """
-    chosen = [tasks[number] for number in headline_indices(summary)]
-    optimizers = trial_losses(summary.config, chosen, batches)
     learned = [
         _learned_row(summary, CANDIDATE, label),
         _learned_row(summary, INITIALISATION, untrained_name(label)),

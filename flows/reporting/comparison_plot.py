@@ -8,6 +8,7 @@ from curriculum.evaluation.comparison import Row
 from flows.reporting.data import EvaluationReport, ReportData
 from flows.reporting.evaluation_rows import ComparisonTable, untrained_name
 from flows.reporting.formatting import plural
+from flows.reporting.interval_rows import draw_intervals, draw_value, name_rows
 from flows.reporting.themes import LIGHT, Theme, add_heading, log_axis, new_figure, to_png
 
 _FLOOR = 0.02
@@ -49,14 +50,11 @@ def draw_comparison(
     colours = (theme.series[0], theme.series[3], theme.muted)
     for place, row in enumerate(rows):
         colour = colours[ours.index(row.name) if row.name in ours else -1]
-        _draw_row(axes, place, row, colour, theme.surface, low)
+        _draw_row(axes, place, row, colour, theme, low)
     axes.set_xscale("log")
     log_axis(axes.xaxis, low, high, lambda value: f"{value:g}×")
     axes.set_xlim(low, high)
-    axes.set_ylim(len(rows) - (num_places or len(rows)) - 0.7, len(rows) - 0.3)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.tick_params(axis="y", labelsize=7.5, labelcolor=theme.ink)
-    axes.grid(visible=False, axis="y")
+    name_rows(axes, [row.name for row in rows], theme, num_places=num_places)
     axes.axvline(1.0, color=theme.ink, linewidth=1.0)
     count = f"{plural(rows[0].num_tasks, 'task')} × {plural(rows[0].num_seeds, 'seed')}"
     axes.set_xlabel(f"speed-up over {evaluation.baselines[0].label} ({count})")
@@ -79,21 +77,16 @@ def _limits(evaluation: EvaluationReport) -> tuple[float, float]:
     return max(_FLOOR, min([0.8, *(end for end in ends if end > 0.0)])) / 1.25, max([1.25, *ends]) * 1.25
 
 
-def _draw_row(axes: Axes, place: int, row: Row, colour: str, surface: str, low: float) -> None:
-    for interval, statistic, width, alpha in (
-        (row.iqm_over_tasks, "iqm_over_tasks", 1.2, 1.0),
-        (row.iqm_over_seeds, "iqm_over_seeds", 5.0, 0.45),
-    ):
-        if interval is None:
-            continue
-        ends = [max(end, low) for end in interval]
-        axes.plot(ends, [place, place], color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt")
-        if f"{statistic} high" in row.bounds:
+def _draw_row(axes: Axes, place: int, row: Row, colour: str, theme: Theme, low: float) -> None:
+    over_tasks, over_seeds = (
+        ends and (max(ends[0], low), max(ends[1], low)) for ends in (row.iqm_over_tasks, row.iqm_over_seeds)
+    )
+    draw_intervals(axes, place, over_tasks, over_seeds, colour)
+    for ends, statistic in ((over_tasks, "iqm_over_tasks"), (over_seeds, "iqm_over_seeds")):
+        if ends is not None and f"{statistic} high" in row.bounds:
             axes.plot(ends[1], place, ">", color=colour, markersize=4.0)
     marker = "<" if row.iqm < low else ">" if "iqm" in row.bounds else "o"
-    axes.plot(
-        max(row.iqm, low), place, marker, color=colour, markersize=5.5, markeredgecolor=surface, clip_on=False
-    )
+    draw_value(axes, place, max(row.iqm, low), marker, colour, theme)
 
 
 def _ours(evaluation: EvaluationReport) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from flows.reporting.comparison_plot import comparison_height
 from flows.reporting.data import EvaluationReport, ReportData
 from flows.reporting.evaluation_rows import untrained_name
 from flows.reporting.formatting import plural
+from flows.reporting.interval_rows import draw_intervals, draw_value, name_rows
 from flows.reporting.themes import LIGHT, Theme, add_heading, new_figure, to_png
 
 
@@ -18,25 +19,11 @@ def draw_head_to_head(axes: Axes, evaluation: EvaluationReport, theme: Theme) ->
     untrained = untrained_name(evaluation.candidate.label)
     for place, row in enumerate(rows):
         colour = theme.series[3] if row.name == untrained else theme.muted
-        for ends, width, alpha in ((row.over_tasks, 1.2, 1.0), (row.over_seeds, 5.0, 0.45)):
-            if ends is not None:
-                places = [place, place]
-                axes.plot(ends, places, color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt")
-        axes.plot(
-            row.probability,
-            place,
-            "o",
-            color=colour,
-            markersize=5.5,
-            markeredgecolor=theme.surface,
-            clip_on=False,
-        )
+        draw_intervals(axes, place, row.over_tasks, row.over_seeds, colour)
+        draw_value(axes, place, row.probability, "o", colour, theme)
     axes.set_xlim(0.0, 1.0)
     axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.tick_params(axis="y", labelsize=7.5, labelcolor=theme.ink)
-    axes.grid(visible=False, axis="y")
+    name_rows(axes, [row.name for row in rows], theme)
     axes.axvline(0.5, color=theme.ink, linewidth=1.0)
     count = f"{plural(rows[0].num_tasks, 'task')} × {plural(rows[0].num_seeds, 'seed')}"
     axes.set_xlabel(f"{evaluation.candidate.label} ends lower ({count})")

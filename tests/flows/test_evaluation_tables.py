@@ -21,6 +21,7 @@ from flows.evaluation.head_to_head import head_to_head_rows
 from flows.evaluation.records import find_evaluation, record_evaluation
 from flows.evaluation.report import build_report, build_summary
 from flows.evaluation.settings import VERSION, evaluation_tasks
+from flows.evaluation.tables import trial_losses
 from flows.parameters import BaselinesParameters
 from flows.pipeline import NORMALIZER_FACTOR
 from flows.reporting import EvaluationReport, ReportData, render_html
@@ -154,7 +155,7 @@ def test_head_to_head_has_the_strongest_first_and_says_its_n() -> None:
             learned.step, {name: values[::-1] for name, values in learned.losses.items()}, 2e-4
         )
     summary = build_summary(TASKS, curves, CONFIG, ())
-    rows = head_to_head_rows(summary, TASKS, curves, "pacer v3")
+    rows = head_to_head_rows(summary, trial_losses(CONFIG, TASKS, curves), "pacer v3")
     assert [row.probability for row in rows] == sorted(row.probability for row in rows)
     assert len({row.probability for row in rows}) > 2
     assert rows[0].probability == 0.0
