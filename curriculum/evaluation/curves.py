@@ -7,6 +7,7 @@ axis of a `vmap`, seeds are the other, so that tuning over fifteen rates costs o
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -38,9 +39,14 @@ class CurveUnit(NamedTuple):
     seeds: tuple[int, ...]
     horizon: int  # the number of steps that the optimizer is told
     num_points: int  # P, the initialisation included
-    eval_every: int  # steps between points; (num_points − 1) · eval_every are trained
+    eval_every: int  # steps between points
     num_eval_batches: int = 4
-    settings_at_once: int = 64  # how many go through the program together; bounds its memory
+    settings_at_once: int = 64  # at most so many go through the program together; bounds its memory
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of every run, which may be more or fewer than `horizon`."""
+        return (self.num_points - 1) * self.eval_every
 
 
 class CurveBatch(NamedTuple):
@@ -71,7 +77,8 @@ def run_curve_unit(
       settings: Learning rates for a baseline, thetas (trees of NumPy arrays) for a learned optimizer.
       clock: Where seconds come from.
     """
-    size = min(unit.settings_at_once, len(settings))
+    # Shared out evenly: what fills the last program up is trained, too. 35 are 18 and 17, not 32 and 3.
+    size = math.ceil(len(settings) / math.ceil(len(settings) / unit.settings_at_once))
     curves, elapsed, num_run = [], 0.0, 0
     for first in range(0, len(settings), size):
         some = list(settings[first : first + size])
@@ -81,14 +88,13 @@ def run_curve_unit(
         curves.append(jax.device_get(program()))
         elapsed += clock() - start
         num_run += size
-    num_steps = max((unit.num_points - 1) * unit.eval_every, 1)
     return CurveBatch(
         step=np.asarray(curves[0].step[0, 0]),
         losses={
             split: np.concatenate([curve.losses[split] for curve in curves])[: len(settings)]
             for split in curves[0].losses
         },
-        seconds_per_step=elapsed / (num_steps * num_run * len(unit.seeds)),
+        seconds_per_step=elapsed / (max(unit.num_steps, 1) * num_run * len(unit.seeds)),
     )
 
 

@@ -1,7 +1,7 @@
 """The learning curves of an evaluation: computed on the workers once, then read from the store.
 
 Each stored curve is one (task, optimizer, setting, seed). A unit of work computes some settings with some seeds of
-one optimizer on one task in one program: those that are not stored, and no others.
+one optimizer on one task: those that are not stored, and no others.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from storage.curves import IMPORTED, CurveKey, CurveRow
 from task_generator.evaluation_set import EvaluationTask
 
 LEARNED = "learned"
-TRIALS_PER_UNIT = 250
-"""Of one baseline on one task: minutes of work, which is what an interrupted evaluation may lose."""
+STEPS_PER_UNIT = 200_000
+"""Inner steps of all runs of a unit, unless one program has more: minutes of work, which is what an interrupted
+evaluation may lose. Smaller units would build their programs more often."""
 MAX_SETTINGS = 32
 MAX_NUMBERS = 2e7
 """Parameters of all runs of a program together; optimizers keep a few numbers for each."""
@@ -70,7 +71,7 @@ class CurveJob:
         return CurveKey(
             task=self.task.config.fingerprint(),
             optimizer=optimizer,
-            horizon=(self.unit.num_points - 1) * self.unit.eval_every,
+            horizon=self.unit.num_steps,
             seed=seed,
             hyperparameters={**hyperparameters, **measured},
             data=dict(self.data),
@@ -200,7 +201,14 @@ def _missing(job: CurveJob, rows: Rows, planned: set[str]) -> list[MissingCurves
         planned.add(digest)
         return True
 
-    return missing_curves(len(job.settings), job.unit.seeds, is_missing)
+    grids = missing_curves(len(job.settings), job.unit.seeds, is_missing)
+    return [part for grid in grids for part in grid.split(_max_settings(job, len(grid.seeds)))]
+
+
+def _max_settings(job: CurveJob, num_seeds: int) -> int:
+    """Returns how many settings a unit has at most: one program's, or more where runs are short."""
+    at_once = _settings_at_once(job.task, num_seeds)
+    return max(at_once, STEPS_PER_UNIT // (num_seeds * job.unit.num_steps))
 
 
 def _batch(job: CurveJob, rows: Rows) -> CurveBatch:
@@ -221,7 +229,7 @@ def _shared_splits(curves: Sequence[CurveRow] | Sequence[CurveBatch]) -> list[st
 
 
 def _joined(jobs: list[CurveJob], parts: Mapping[int, CurveBatch]) -> dict[tuple[str, str], CurveBatch]:
-    """Puts the slices of a baseline's trials together, and the two learned ones, in the order of the jobs."""
+    """Puts the learned optimizer and its initialisation together, in the order of the jobs."""
     groups: dict[tuple[str, str], list[CurveBatch]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault((job.task.name, job.name), []).append(parts[number])
@@ -264,22 +272,13 @@ def _learned(
 
 
 def _baselines(task: EvaluationTask, config: EvaluationConfig, versions: Mapping[str, str]) -> list[CurveJob]:
-    return [
-        _slice(task, config, trials, first, versions)
-        for trials in config.all_trials
-        for first in range(0, trials.num_trials, TRIALS_PER_UNIT)
-    ]
+    return [_baseline(task, config, trials, versions) for trials in config.all_trials]
 
 
-def _slice(
-    task: EvaluationTask,
-    config: EvaluationConfig,
-    trials: Trials,
-    first: int,
-    versions: Mapping[str, str],
+def _baseline(
+    task: EvaluationTask, config: EvaluationConfig, trials: Trials, versions: Mapping[str, str]
 ) -> CurveJob:
-    settings = trials.settings()[first : first + TRIALS_PER_UNIT]
-    name = trials.baseline
+    settings, name = trials.settings(), trials.baseline
     return CurveJob(
         task=task,
         name=name,

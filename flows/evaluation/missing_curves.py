@@ -1,14 +1,17 @@
 """Which curves of a job are missing, as units of work.
 
 A program trains a grid: every one of some settings with every one of some seeds. What is missing need not be one,
-so settings that lack the same seeds go together. More seeds, or more trials, are one unit; so is everything, where
-nothing was computed before.
+so settings that lack the same seeds go together. More seeds, or more trials, are one grid; so is everything, where
+nothing was computed before. A large grid is more than one unit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 
 class MissingCurves(NamedTuple):
@@ -21,6 +24,13 @@ class MissingCurves(NamedTuple):
 
     settings: tuple[int, ...]
     seeds: tuple[int, ...]
+
+    def split(self, max_settings: int) -> list[MissingCurves]:
+        """Returns the same curves in as few grids of at most `max_settings` as there can be, evenly."""
+        num_parts = math.ceil(len(self.settings) / max_settings)
+        return [
+            self._replace(settings=tuple(map(int, part))) for part in np.array_split(self.settings, num_parts)
+        ]
 
 
 def missing_curves(

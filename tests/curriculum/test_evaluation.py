@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from curriculum.evaluation.curves import CurveBatch, CurveUnit, baseline_json, run_curve_unit
+import curriculum.evaluation.curves
+from curriculum.evaluation.curves import CurveBatch, CurveUnit, baseline_json, prepare_curves, run_curve_unit
 from curriculum.evaluation.speedup import fit_normalizer, seed_mean, tuned_index
 from curriculum.evaluation.summary import (
     NORMALIZERS,
@@ -24,6 +26,7 @@ from curriculum.gates import GATES
 from curriculum.promotion import decide
 from lopt.architectures.pacer import PacerConfig
 from lopt.config import derive
+from lopt.inner_loop import LearningCurve
 from task_generator.evaluation_task import EvaluationTask
 from task_generator.task_config import TaskConfig
 
@@ -97,6 +100,26 @@ def test_curves_of_many_settings_equal_one_by_one(tiny_tasks: tuple[TaskConfig, 
     np.testing.assert_allclose(both.losses["train"][1], alone.losses["train"][0], rtol=1e-4)
     assert not np.allclose(both.losses["train"][0, :, -1], both.losses["train"][1, :, -1])
     np.testing.assert_allclose(both.losses["train"][0, :, 0], both.losses["train"][1, :, 0], rtol=1e-6)
+
+
+def test_settings_that_are_too_many_for_one_program_are_shared_out_evenly(
+    tiny_tasks: tuple[TaskConfig, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five, four at a time at most: twice three. What fills the second up is left out."""
+    unit = CurveUnit(tiny_tasks[0].canonical_json(), baseline_json("adam"), (0,), 8, 2, 8, 1)
+    rates = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    together = run_curve_unit(unit, rates)
+    programs: list[list[float]] = []
+
+    def noted(unit: CurveUnit, settings: list[float]) -> Callable[[], LearningCurve]:
+        programs.append(settings)
+        return prepare_curves(unit, settings)
+
+    monkeypatch.setattr(curriculum.evaluation.curves, "prepare_curves", noted)
+    shared = run_curve_unit(unit._replace(settings_at_once=4), rates)
+    assert programs == [[1e-4, 1e-3, 1e-2], [1e-1, 1.0, 1.0]]
+    assert shared.losses["train"].shape == (5, 1, 2)
+    np.testing.assert_allclose(shared.losses["train"], together.losses["train"], rtol=1e-4)
 
 
 def test_curves_of_a_learned_optimizer(tiny_tasks: tuple[TaskConfig, ...]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from curriculum.evaluation.curves import CurveUnit, baseline_json, run_curve_unit
+from curriculum.evaluation.curves import baseline_json
 from curriculum.evaluation.step_cost import CostUnit, run_cost_unit
 from task_generator.task_config import TaskConfig
 
@@ -24,13 +24,3 @@ def test_the_fastest_of_rounds_in_turns(tiny_tasks: tuple[TaskConfig, ...]) -> N
     clock = ticks()
     unit = CostUnit(tiny_tasks[0].canonical_json(), (baseline_json("adam"), baseline_json("sgd")), 10, 2)
     assert run_cost_unit(unit, (1e-3, 1e-3), lambda: next(clock)) == pytest.approx((0.2, 0.4))
-
-
-def test_settings_in_slices_are_the_same_curves(tiny_tasks: tuple[TaskConfig, ...]) -> None:
-    """Three settings, two at a time: the last slice is filled up, and what fills it is left out."""
-    unit = CurveUnit(tiny_tasks[0].canonical_json(), baseline_json("adam"), (0,), 8, 2, 8, 1)
-    rates = [1e-3, 1e-2, 1e-1]
-    together = run_curve_unit(unit, rates)
-    sliced = run_curve_unit(unit._replace(settings_at_once=2), rates)
-    assert sliced.losses["train"].shape == (3, 1, 2)
-    assert sliced.losses["train"] == pytest.approx(together.losses["train"], rel=1e-4)

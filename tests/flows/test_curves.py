@@ -83,6 +83,16 @@ def test_settings_that_lack_the_same_seeds_go_together() -> None:
     assert missing_curves(1, (0, 1), lambda *place: place not in there) == []
 
 
+@pytest.mark.parametrize(
+    ("max_settings", "sizes"), [(4, [4, 3]), (3, [3, 2, 2]), (7, [7]), (100, [7]), (1, [1] * 7)]
+)
+def test_a_large_grid_is_shared_out_evenly_in_order(max_settings: int, sizes: list[int]) -> None:
+    parts = MissingCurves((0, 2, 3, 5, 8, 9, 11), (0, 4)).split(max_settings)
+    assert [len(part.settings) for part in parts] == sizes
+    assert sum((part.settings for part in parts), ()) == (0, 2, 3, 5, 8, 9, 11)
+    assert {part.seeds for part in parts} == {(0, 4)}
+
+
 @made_up_units
 def test_more_seeds_compute_the_new_ones(session: Session, spy: SpyPool) -> None:
     rates = [float(rate) for rate in Trials("adam", 15).settings()]
@@ -100,8 +110,9 @@ def test_more_seeds_compute_the_new_ones(session: Session, spy: SpyPool) -> None
 def test_more_trials_compute_the_new_ones(
     session: Session, spy: SpyPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slice of the trials is a unit at most; the first ten end within one."""
-    monkeypatch.setattr(flows.evaluation.curves, "TRIALS_PER_UNIT", 30)
+    """Many of them are several units."""
+    monkeypatch.setattr(flows.evaluation.curves, "MAX_SETTINGS", 1)
+    monkeypatch.setattr(flows.evaluation.curves, "STEPS_PER_UNIT", 30 * CONFIG.horizon)
 
     def jobs(budget: str) -> list[CurveJob]:
         config = derive(CONFIG, num_seeds=1, baselines=(budget,))
@@ -111,9 +122,23 @@ def test_more_trials_compute_the_new_ones(
     every = [float(setting[0]) for setting in Trials("nadamw", 100).settings()]
     assert spy.taken() == sorted((first, 0) for first in every[:10])
     batches = compute(jobs("nadamw100"), session)
-    assert [len(unit) for unit in spy.units] == [20, 30, 30, 10]
+    assert [len(unit) for unit in spy.units] == [30, 30, 30]
     assert spy.taken() == sorted((first, 0) for first in every[10:])
     np.testing.assert_allclose(batches["t", "nadamw"].losses["train"][:, 0, -1], every)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "num_seeds", "sizes"),
+    [(10, 3, [100]), (1_000, 3, [50, 50]), (2_000, 3, [25] * 4), (20_000, 1, [25] * 4)],
+)
+@made_up_units
+def test_a_unit_is_minutes_of_work_or_one_program(
+    session: Session, spy: SpyPool, horizon: int, num_seeds: int, sizes: list[int]
+) -> None:
+    config = derive(CONFIG, horizon=horizon, num_seeds=num_seeds, baselines=("nadamw100",))
+    jobs = [job for job in plan_baselines([DIGITS], config) if job.name == "nadamw"]
+    compute(jobs, session)
+    assert [len(unit) / num_seeds for unit in spy.units] == sizes
 
 
 @made_up_units

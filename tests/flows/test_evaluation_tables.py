@@ -16,7 +16,7 @@ from curriculum.evaluation.summary import EvaluationConfig
 from curriculum.phases import get_phase
 from curriculum.training_domain import domain_of
 from flows.artifacts import ArtifactSpec
-from flows.evaluation.curves import TRIALS_PER_UNIT, Curves, _joined, hyperparameters, plan_baselines
+from flows.evaluation.curves import Curves, hyperparameters
 from flows.evaluation.head_to_head import head_to_head_rows
 from flows.evaluation.records import find_evaluation, record_evaluation
 from flows.evaluation.report import build_report, build_summary
@@ -272,22 +272,6 @@ def test_an_evaluation_recorded_in_an_earlier_form_is_not_found(tmp_path: Path) 
 def test_ten_times_as_fast_can_be_seen_unless_the_pipeline_is_in_a_hurry() -> None:
     assert BaselinesParameters().normalizer_factor == EvaluationConfig().normalizer_factor == 10
     assert NORMALIZER_FACTOR == 5
-
-
-def test_many_trials_are_units_of_bounded_size_put_together_in_order() -> None:
-    config = derive(CONFIG, baselines=("nadamw1000",))
-    jobs = [job for job in plan_baselines(TASKS[:1], config) if job.name == "nadamw"]
-    assert [len(job.settings) for job in jobs] == [TRIALS_PER_UNIT] * 4
-    assert [job.settings[0] for job in jobs] == [
-        Trials("nadamw", 1000).settings()[first] for first in range(0, 1000, TRIALS_PER_UNIT)
-    ]
-    parts = {
-        number: CurveBatch(np.arange(2), {"train": np.full((250, 1, 2), float(number))}, 1.0)
-        for number in reversed(range(4))
-    }
-    joined = _joined(jobs, parts)[TASKS[0].name, "nadamw"].losses["train"]
-    assert joined.shape == (1000, 1, 2)
-    assert joined[::250, 0, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_hyperparameters_are_json_and_tell_trials_apart() -> None:

@@ -27,7 +27,10 @@ def task_on(dataset: str) -> EvaluationTask:
 
 
 class SpyPool(InProcessWorkerPool):
-    """Runs units here, and notes the curves that each was asked for: (first number of the setting, seed)."""
+    """Runs units here, and notes the curves that each was asked for: (first number of the setting, seed).
+
+    The last unit ends first: nothing may rest on the order in which workers are done.
+    """
 
     def __init__(self) -> None:
         self.units: list[set[tuple[float, int]]] = []
@@ -36,7 +39,7 @@ class SpyPool(InProcessWorkerPool):
         for unit, settings, _ in payloads:
             firsts = [float(np.ravel(jax.tree.leaves(setting)[0])[0]) for setting in settings]
             self.units.append({(first, seed) for first in firsts for seed in unit.seeds})
-        return super().imap_unordered(fn, payloads, **options)
+        return reversed(list(super().imap_unordered(fn, payloads, **options)))
 
     def taken(self) -> list[tuple[float, int]]:
         """Returns what was asked for since the last time; a curve that was asked for twice is there twice."""
