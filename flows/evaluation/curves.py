@@ -17,6 +17,7 @@ from curriculum.evaluation.baseline_budgets import Trials
 from curriculum.evaluation.curves import CurveBatch, CurveUnit, baseline_json
 from curriculum.evaluation.summary import CANDIDATE, INITIALISATION, EvaluationConfig
 from flows.evaluation.missing_curves import MissingCurves, missing_curves
+from flows.evaluation.unit_size import seconds_allowed, settings_per_program, settings_per_unit
 from flows.evaluation.versions import CURVES_VERSION, data_versions, dataset_names, require_data
 from flows.optimizer_reference import OptimizerReference, optimizer_fingerprint
 from flows.progress import Listener
@@ -28,12 +29,6 @@ from storage.curves import IMPORTED, CurveKey, CurveRow
 from task_generator.evaluation_set import EvaluationTask
 
 LEARNED = "learned"
-STEPS_PER_UNIT = 200_000
-"""Inner steps of all runs of a unit, unless one program has more: minutes of work, which is what an interrupted
-evaluation may lose. Smaller units would build their programs more often."""
-MAX_SETTINGS = 32
-MAX_NUMBERS = 2e7
-"""Parameters of all runs of a program together; optimizers keep a few numbers for each."""
 Rows = dict[tuple[int, int], CurveRow]
 """Curves of a job by (setting, seed)."""
 
@@ -80,10 +75,14 @@ class CurveJob:
 
     def payload(self, part: MissingCurves) -> tuple[CurveUnit, tuple[Any, ...], dict[str, str]]:
         """Returns what a worker gets for some of the curves."""
-        unit = self.unit._replace(
-            seeds=part.seeds, settings_at_once=_settings_at_once(self.task, len(part.seeds))
-        )
+        at_once = settings_per_program(self.task.config, len(part.seeds))
+        unit = self.unit._replace(seeds=part.seeds, settings_at_once=at_once)
         return unit, tuple(self.settings[number] for number in part.settings), dict(self.data)
+
+    def seconds_allowed(self, part: MissingCurves) -> float:
+        """Returns after how long a worker that computes some of the curves hangs."""
+        num_runs = len(part.settings) * len(part.seeds)
+        return seconds_allowed(self.task.config, num_runs, self.unit.num_steps)
 
     def rows(self, part: MissingCurves, batch: CurveBatch, labels: Mapping[str, str]) -> Rows:
         """Returns the curves that a worker computed, as they are stored."""
@@ -150,7 +149,8 @@ def compute_curves(jobs: list[CurveJob], session: Session, on_percent: Listener)
         progress.listen(on_percent)
         labels = curve_labels(workers_facts(session)) if units else {}
         payloads = [jobs[number].payload(part) for number, part in units]
-        for index, batch in session.pool.imap_unordered(curve_unit_on_these_data, payloads):
+        allowed = max((jobs[number].seconds_allowed(part) for number, part in units), default=None)
+        for index, batch in session.pool.imap_unordered(curve_unit_on_these_data, payloads, timeout=allowed):
             number, part = units[index]
             rows = jobs[number].rows(part, batch, labels)
             for row in rows.values():
@@ -202,13 +202,10 @@ def _missing(job: CurveJob, rows: Rows, planned: set[str]) -> list[MissingCurves
         return True
 
     grids = missing_curves(len(job.settings), job.unit.seeds, is_missing)
-    return [part for grid in grids for part in grid.split(_max_settings(job, len(grid.seeds)))]
-
-
-def _max_settings(job: CurveJob, num_seeds: int) -> int:
-    """Returns how many settings a unit has at most: one program's, or more where runs are short."""
-    at_once = _settings_at_once(job.task, num_seeds)
-    return max(at_once, STEPS_PER_UNIT // (num_seeds * job.unit.num_steps))
+    config, num_steps = job.task.config, job.unit.num_steps
+    return [
+        part for grid in grids for part in grid.split(settings_per_unit(config, len(grid.seeds), num_steps))
+    ]
 
 
 def _batch(job: CurveJob, rows: Rows) -> CurveBatch:
@@ -311,11 +308,4 @@ def _unit(
         horizon=told_steps,
         num_points=num_intervals + 1,
         eval_every=config.eval_every,
-        settings_at_once=_settings_at_once(task, config.num_seeds),
     )
-
-
-def _settings_at_once(task: EvaluationTask, num_seeds: int) -> int:
-    """Returns how many settings one program trains together: as many as `MAX_NUMBERS` holds the parameters of."""
-    num_params = max(task.config.approximate_cost()["num_params"], 1.0)
-    return int(np.clip(MAX_NUMBERS / (num_params * num_seeds), 1, MAX_SETTINGS))

@@ -19,6 +19,7 @@ from rich.console import Console
 from spied_curves import SpyPool, compute, optimizer, task_on
 
 import flows.evaluation.curves
+import flows.evaluation.unit_size
 import flows.evaluation.versions
 from curriculum.evaluation.baseline_budgets import Trials
 from curriculum.evaluation.curves import EVALUATION_SPLITS, CurveBatch, CurveUnit
@@ -111,8 +112,8 @@ def test_more_trials_compute_the_new_ones(
     session: Session, spy: SpyPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many of them are several units."""
-    monkeypatch.setattr(flows.evaluation.curves, "MAX_SETTINGS", 1)
-    monkeypatch.setattr(flows.evaluation.curves, "STEPS_PER_UNIT", 30 * CONFIG.horizon)
+    monkeypatch.setattr(flows.evaluation.unit_size, "MAX_SETTINGS", 1)
+    monkeypatch.setattr(flows.evaluation.unit_size, "STEPS_PER_UNIT", 30 * CONFIG.horizon)
 
     def jobs(budget: str) -> list[CurveJob]:
         config = derive(CONFIG, num_seeds=1, baselines=(budget,))
@@ -139,6 +140,18 @@ def test_a_unit_is_minutes_of_work_or_one_program(
     jobs = [job for job in plan_baselines([DIGITS], config) if job.name == "nadamw"]
     compute(jobs, session)
     assert [len(unit) / num_seeds for unit in spy.units] == sizes
+
+
+@made_up_units
+def test_a_worker_hangs_after_longer_where_units_are_longer(session: Session, spy: SpyPool) -> None:
+    """One program of 45 runs of 20 000 steps took a slow core 51 minutes: no reason to give up."""
+    for horizon, runs in ((10, 15 * 3), (20_000, 15 * 3)):
+        compute(plan_baselines([DIGITS], derive(CONFIG, horizon=horizon)), session)
+        at_least = 1_800 + runs * horizon * 0.1
+        allowed = spy.timeouts[-1]
+        assert allowed is not None and at_least < allowed < 1.1 * at_least
+    compute(plan_baselines([DIGITS], derive(CONFIG, horizon=20_000)), session)
+    assert spy.timeouts[-1] is None  # nothing is left to compute
 
 
 @made_up_units

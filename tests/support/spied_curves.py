@@ -34,8 +34,12 @@ class SpyPool(InProcessWorkerPool):
 
     def __init__(self) -> None:
         self.units: list[set[tuple[float, int]]] = []
+        self.timeouts: list[float | None] = []
 
-    def imap_unordered(self, fn: Any, payloads: Sequence[Any], **options: Any) -> Iterator[tuple[int, Any]]:
+    def imap_unordered(
+        self, fn: Any, payloads: Sequence[Any], *, timeout: float | None, **options: Any
+    ) -> Iterator[tuple[int, Any]]:
+        self.timeouts.append(timeout)
         for unit, settings, _ in payloads:
             firsts = [float(np.ravel(jax.tree.leaves(setting)[0])[0]) for setting in settings]
             self.units.append({(first, seed) for first in firsts for seed in unit.seeds})
