@@ -15,8 +15,8 @@ MAX_NUMBERS = 2e7
 PATIENCE = 1_800.0
 SLOWEST_STEP = 0.1
 SLOWEST_FLOPS = 1e9
-"""Seconds of a step but for the task's operations, and how many of those a worker does in one: with LAMB on the tasks
-of `embedded24` one core took a fortieth of it, or less. Workers that die are noticed at once."""
+"""Seconds of a step but for the task's operations, and how many of those a worker does in one: with LAMB one core
+took a fortieth of that or less, on every task of `embedded24`. Workers that die are noticed at once."""
 
 
 def settings_per_program(task: TaskConfig, num_seeds: int) -> int:
