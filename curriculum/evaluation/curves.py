@@ -77,7 +77,7 @@ def run_curve_unit(
       settings: Learning rates for a baseline, thetas (trees of NumPy arrays) for a learned optimizer.
       clock: Where seconds come from.
     """
-    # Shared out evenly: what fills the last program up is trained, too. 35 are 18 and 17, not 32 and 3.
+    # Shared out evenly: what fills the last program up is trained, too. 35 are twice 18, not twice 32.
     size = math.ceil(len(settings) / math.ceil(len(settings) / unit.settings_at_once))
     curves, elapsed, num_run = [], 0.0, 0
     for first in range(0, len(settings), size):
