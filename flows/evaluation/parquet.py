@@ -69,7 +69,7 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = (), keep
     if needed := sorted(NEEDED & set(without)):
         raise ValueError(f"`without` must not have {', '.join(needed)}: every evaluation reads it.")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
-    table = _with_losses(pa.Table.from_pylist([_record(row) for row in rows]), _narrow)
+    table = _with_losses(_table([_record(row) for row in rows]), _narrow)
     if rows:
         table = table.sort_by([(name, "ascending") for name in _ORDER])
     known = {name.removeprefix(_LOSS) for name in table.column_names if name.startswith(_LOSS)}
@@ -107,6 +107,14 @@ def import_curves(home: Path, path: Path) -> str:
     store = CurveStore(Workspace(home).curves)
     fate = Counter(_add(store, row) for row in rows)
     return f"{len(rows)} curves in {source}: " + ", ".join(f"{count} {what}" for what, count in fate.items())
+
+
+def _table(records: Sequence[dict[str, object]]) -> pa.Table:
+    """Returns a table with every record's names: PyArrow's own has the first record's, and drops other splits."""
+    names = dict.fromkeys(name for record in records for name in record)
+    losses = sorted(name for name in names if name.startswith(_LOSS))
+    others = [name for name in names if name not in losses]
+    return pa.table({name: [record.get(name) for record in records] for name in (*others, *losses)})
 
 
 def _with_losses(table: pa.Table, change: Callable[[pa.ListArray], pa.ListArray]) -> pa.Table:

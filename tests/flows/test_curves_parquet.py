@@ -104,6 +104,20 @@ def test_an_imported_curve_is_the_exported_one_and_says_so(tmp_path: Path) -> No
             np.testing.assert_array_equal(found.losses[split], values.astype(np.float64))
 
 
+@pytest.mark.parametrize("lacks", [0, 1])
+def test_a_split_that_only_some_have_is_kept_whichever_is_first(tmp_path: Path, lacks: int) -> None:
+    """As where curves were imported without it, and others computed with it."""
+    rows = [curve(0), curve(1)]
+    rows[lacks].losses.pop("outer_valid")
+    import_curves(tmp_path / "here", exported(tmp_path, *rows))
+    for row in rows:
+        found = store_of(tmp_path / "here").get(row.key)
+        assert found is not None
+        assert set(found.losses) == set(row.losses)
+        for split, values in row.losses.items():
+            np.testing.assert_array_equal(found.losses[split], values.astype(np.float64))
+
+
 def test_losses_keep_all_their_digits(tmp_path: Path) -> None:
     """In single precision, as workers compute them, or in double."""
     single, double = curve(0), curve(1)
