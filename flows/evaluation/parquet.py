@@ -69,15 +69,13 @@ def export_curves(home: Path, path: Path, *, without: Collection[str] = (), keep
     if needed := sorted(NEEDED & set(without)):
         raise ValueError(f"`without` must not have {', '.join(needed)}: every evaluation reads it.")
     rows, damaged = CurveStore(Workspace(home).curves).query_all()
-    table = _with_losses(_table([_record(row) for row in rows]), _narrow)
+    known = sorted({split for row in rows for split in row.losses})
+    table = _with_losses(pa.Table.from_pylist([_record(row, known) for row in rows]), _narrow)
     if rows:
         table = table.sort_by([(name, "ascending") for name in _ORDER])
-    known = {name.removeprefix(_LOSS) for name in table.column_names if name.startswith(_LOSS)}
-    if rows and (unknown := sorted(set(without) - known)):
-        raise ValueError(
-            f"`without` must name splits of the curves, {', '.join(sorted(known))}; got {unknown}"
-        )
-    table = table.drop_columns([f"{_LOSS}{split}" for split in known.intersection(without)])
+    if rows and (unknown := sorted(set(without) - set(known))):
+        raise ValueError(f"`without` must name splits of the curves, {', '.join(known)}; got {unknown}")
+    table = table.drop_columns([f"{_LOSS}{split}" for split in known if split in without])
     if keepbits < KEEPBITS:
         table = _with_losses(table, partial(_rounded, keepbits=keepbits))
         table = table.replace_schema_metadata({_KEEPBITS: str(keepbits)})
@@ -107,14 +105,6 @@ def import_curves(home: Path, path: Path) -> str:
     store = CurveStore(Workspace(home).curves)
     fate = Counter(_add(store, row) for row in rows)
     return f"{len(rows)} curves in {source}: " + ", ".join(f"{count} {what}" for what, count in fate.items())
-
-
-def _table(records: Sequence[dict[str, object]]) -> pa.Table:
-    """Returns a table with every record's names: PyArrow's own has the first record's, and drops other splits."""
-    names = dict.fromkeys(name for record in records for name in record)
-    losses = sorted(name for name in names if name.startswith(_LOSS))
-    others = [name for name in names if name not in losses]
-    return pa.table({name: [record.get(name) for record in records] for name in (*others, *losses)})
 
 
 def _with_losses(table: pa.Table, change: Callable[[pa.ListArray], pa.ListArray]) -> pa.Table:
@@ -194,7 +184,8 @@ def _left_out(damaged: Sequence[Path]) -> str:
     return f"; {len(damaged)} damaged, left out: {first}. An evaluation that needs one computes it again"
 
 
-def _record(row: CurveRow) -> dict[str, object]:
+def _record(row: CurveRow, splits: Sequence[str]) -> dict[str, object]:
+    """Returns a row of the table with a column for every split: PyArrow drops those that its first row lacks."""
     return {
         "task": row.key.task,
         "optimizer": row.key.optimizer,
@@ -206,7 +197,9 @@ def _record(row: CurveRow) -> dict[str, object]:
         "curves_version": row.key.version,
         **{name: row.labels.get(name, "") for name in LABELS},
         "step": row.step.tolist(),
-        **{f"{_LOSS}{split}": values.tolist() for split, values in row.losses.items()},
+        **{
+            f"{_LOSS}{split}": row.losses[split].tolist() if split in row.losses else None for split in splits
+        },
     }
 
 
